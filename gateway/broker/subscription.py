@@ -1,0 +1,376 @@
+"""A subscription: a durable named reader with its own place in the log.
+
+Every message routed to it is in exactly one of these hands, and moves only through the methods below:
+
+    waiting     from `front` on in the log, or in `ready` (came back, due now)
+    delayed     in `delays`: not due yet (its own delay, or backoff)
+    in flight   held by a consumer's lease, or by `doomed` until its dead letter is stored
+    settled     acked, expired or dead-lettered: in `settled`, and counted
+
+so that routed = acked + in flight + waiting + delayed + expired + dead-lettered (promise 6).
+"""
+
+from __future__ import annotations
+
+import enum
+import heapq
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from operator import attrgetter
+
+import attrs
+
+from gateway.broker.lease import Consumer, Lease, Returned, Slice
+from gateway.broker.queue import walk
+from gateway.kit.backoff import redelivery_ms
+from gateway.kit.ranges import RangeSet, count, normalise
+from gateway.kit.topics import matches
+from gateway.kit.wheel import Wheel
+from gateway.model import Settle, Start, SubscriptionSettings, SubscriptionStatistics, Verb
+from gateway.store.segment import Segment
+
+
+class Cause(enum.IntEnum):
+    """Why a message was settled; the number stands in SETTLE records."""
+
+    ACKED = 1
+    EXPIRED = 2
+    DEAD_LETTERED = 3
+
+
+@attrs.frozen
+class Settled:
+    """Something to be written to the log."""
+
+    subscription: Subscription
+    cause: Cause
+    count: int
+    ranges: list[tuple[int, int]]
+
+
+@attrs.frozen
+class Doomed:
+    """Messages whose deliveries are over and whose dead letters must be stored before they are settled."""
+
+    subscription: Subscription
+    slice: Slice
+    cause: str
+    reason: str
+
+
+Clockwork = Wheel[Lease | Returned]
+
+_FREE_SHARE = attrgetter("free_share")
+
+_ROUNDS_MAX = 64
+"""Pieces looked at in one `take`: bounds the pause where many of them have expired or are not due."""
+
+
+class Subscription:
+    """State and decisions of one subscription. `now` is in milliseconds since the epoch, everywhere."""
+
+    def __init__(self, number: int, name: str, settings: SubscriptionSettings, front: int, wheel: Clockwork) -> None:
+        self.number = number
+        self.name = name
+        self.settings = settings
+        self.front = front
+        self.settled = RangeSet(front)
+        self.created = front  # the first position routed to it as it came; older ones by backfill
+        self.backfill: list[tuple[int, int]] = []  # ranges of older positions that were routed to it afterwards
+        self.unfilled = settings.start is Start.START  # that has still to be found out
+        self.consumers: dict[Consumer, None] = {}
+        self.takers: dict[Consumer, None] = {}  # those of them that accept something now
+        self.loading = False  # a delivery is being read from the disk; the next waits, to keep the order
+        self.deleted = False
+        self.routed = 0
+        self.counts = dict.fromkeys(Cause, 0)
+        self.in_flight = 0
+        self.delayed = 0
+        self.redelivered = 0
+        self.expired_leases = 0
+        self._wheel = wheel
+        self._ready: list[tuple[int, Slice]] = []  # heap by first position: came back and due
+        self._delays: dict[Returned, None] = {}
+        self._keeps_dead = _receives(settings, settings.dead_letter_topic(name))
+        self.news: list[Settled] = []  # to be written; emptied by the engine
+        self.doomed: list[Doomed] = []  # to be dead-lettered; emptied by the engine
+
+    # ------------------------------------------------------------------------------------------- delivering
+
+    def choose(self) -> Consumer | None:
+        """The consumer with the largest free share of its window; None where none accepts anything."""
+        return max(self.takers, key=_FREE_SHARE, default=None)
+
+    def take(
+        self, consumer: Consumer, segments: Sequence[Segment], limit: int, count_max: int, size_max: int, now: int
+    ) -> list[Lease]:
+        """Lease the next messages to `consumer`: what came back first, then new ones; none where nothing is due.
+
+        `limit`: positions below it are durable. The leases start with `start`.
+        """
+        leases: list[Lease] = []
+        count_max = min(count_max, consumer.credit)
+        for _ in range(_ROUNDS_MAX):
+            if count_max <= 0:
+                break
+            piece = self._next(segments, limit, count_max, size_max, now)
+            if piece is None:
+                break
+            for part in self._due_parts(piece, segments, now):
+                lease = Lease(consumer, part)
+                consumer.hold(lease)
+                self.in_flight += len(part)
+                count_max -= len(part)
+                leases.append(lease)
+            if leases and not self._ready:
+                break  # new messages of one segment are one frame; the rest is the next frame's
+        return leases
+
+    def _next(self, segments: Sequence[Segment], limit: int, count_max: int, size_max: int, now: int) -> Slice | None:
+        if self._ready:
+            _, piece = heapq.heappop(self._ready)
+            if len(piece) > count_max:
+                piece, rest = piece.cut(count_max)
+                heapq.heappush(self._ready, (rest.first, rest))
+            return piece
+        if self.front >= limit:
+            return None
+        before = self.front
+        positions, self.front = walk(segments, self.number, before, limit, self.settled, count_max, size_max)
+        if not positions:
+            self.front = before  # foreign positions belong to the span of the next message
+            return None
+        return Slice(positions, before)
+
+    def _due_parts(self, piece: Slice, segments: Sequence[Segment], now: int) -> Iterator[Slice]:
+        """What of `piece` may be delivered now; the rest is put among the delayed or the expired."""
+        timed = _timed(segments, piece)
+        if not timed:
+            yield piece
+            return
+        rest: Slice | None = piece
+        while rest is not None:
+            piece, rest = rest.cut(1) if len(rest) > 1 else (rest, None)
+            due_ms, expires_ms = timed.get(piece.first, (0, 0))
+            if expires_ms and expires_ms <= now:
+                self._settle(piece, Cause.EXPIRED)
+            elif due_ms > now:
+                self._delay(piece, due_ms)
+            else:
+                yield piece
+
+    def start(self, lease: Lease, now: int) -> None:
+        """The frame has been handed to the socket: the lease begins to run."""
+        if lease.started:
+            return
+        lease.started = True
+        lease.slice.attempts += 1
+        if lease.slice.attempts > 1:
+            self.redelivered += len(lease.slice)
+        self._wheel.add(lease, now + self.settings.lease_ms)
+
+    # --------------------------------------------------------------------------------------------- settling
+
+    def settle(self, consumer: Consumer, settle: Settle, now: int, random: float) -> tuple[int, int]:
+        """Carry out one verb over what `consumer` is leased inside the ranges: (messages met, positions unknown)."""
+        met = 0
+        ranges = normalise(settle.ranges)
+        for low, high in ranges:
+            for lease in consumer.overlapping(low, high):
+                start, stop = lease.slice.within(low, high)
+                if start < stop:
+                    met += stop - start
+                    piece = self._cut_out(lease, start, stop)
+                    self._apply(consumer, piece, lease.started, settle, now, random)
+        return met, count(ranges) - met
+
+    def _cut_out(self, lease: Lease, start: int, stop: int) -> Slice:
+        """Take messages [start, stop) out of a lease; what is left of it keeps its deadline."""
+        deadline = self._wheel.deadline_ms(lease)
+        self._let_go(lease)
+        piece = lease.slice
+        if stop < len(piece):
+            piece, after = piece.cut(stop)
+            self._lease_again(lease, after, deadline)
+        if start > 0:
+            before, piece = piece.cut(start)
+            self._lease_again(lease, before, deadline)
+        return piece
+
+    def _lease_again(self, lease: Lease, piece: Slice, deadline: int | None) -> None:
+        again = Lease(lease.consumer, piece)
+        again.started = lease.started
+        lease.consumer.hold(again)
+        self.in_flight += len(piece)
+        if deadline is not None:
+            self._wheel.add(again, deadline)
+
+    def _apply(self, consumer: Consumer, piece: Slice, started: bool, settle: Settle, now: int, random: float) -> None:
+        match settle.verb:
+            case Verb.ACK:
+                consumer.acked += len(piece)
+                self._settle(piece, Cause.ACKED)
+            case Verb.NACK:
+                delay = settle.delay_ms
+                if delay is None:
+                    delay = redelivery_ms(self.settings.backoff_ms, max(piece.attempts, 1), random)
+                self.give_back(piece, now, delay, "nack", settle.reason)
+            case Verb.TERM:
+                self._doom(piece, "term", settle.reason)
+            case Verb.EXTEND:
+                again = Lease(consumer, piece)
+                again.started = started
+                consumer.hold(again)
+                self.in_flight += len(piece)
+                if started:
+                    self._wheel.add(again, now + (settle.lease_ms or self.settings.lease_ms))
+
+    def _let_go(self, lease: Lease) -> None:
+        self._wheel.discard(lease)
+        lease.consumer.drop(lease)
+        self.in_flight -= len(lease.slice)
+
+    def _settle(self, piece: Slice, cause: Cause) -> None:
+        self.settled.add(piece.span_low, piece.last)
+        self.counts[cause] += len(piece)
+        self.news.append(Settled(self, cause, len(piece), [(piece.span_low, piece.last)]))
+
+    # ------------------------------------------------------------------------------------------ giving back
+
+    def expire(self, lease: Lease, now: int) -> None:
+        """The lease's deadline has passed: its messages are due again, and its window slots are free."""
+        self._let_go(lease)
+        self.expired_leases += 1
+        self.give_back(lease.slice, now, 0, "lease", "")
+
+    def attach(self, consumer: Consumer) -> None:
+        self.consumers[consumer] = None
+        consumer.update()
+
+    def detach(self, consumer: Consumer, now: int) -> None:
+        """It left: everything it holds goes back at once."""
+        del self.consumers[consumer]
+        consumer.blocked = True
+        consumer.update()
+        for lease in list(consumer.leases):
+            self._let_go(lease)
+            self.give_back(lease.slice, now, 0, "disconnect", "")
+
+    def give_back(self, piece: Slice, now: int, delay_ms: int, cause: str, reason: str) -> None:
+        """Deliver `piece` again after a delay, or give it to the dead letters where its attempts are used up."""
+        if piece.attempts >= self.settings.attempts_max:
+            if not self._keeps_dead:
+                self._doom(piece, cause, reason)
+                return
+            delay_ms = max(delay_ms, self.settings.backoff_ms[-1])
+        if delay_ms > 0:
+            self._delay(piece, now + delay_ms)
+        else:
+            heapq.heappush(self._ready, (piece.first, piece))
+
+    def _delay(self, piece: Slice, due_ms: int) -> None:
+        returned = Returned(self, piece)
+        self._delays[returned] = None
+        self.delayed += len(piece)
+        self._wheel.add(returned, due_ms)
+
+    def due(self, returned: Returned) -> None:
+        """A delay is over."""
+        del self._delays[returned]
+        self.delayed -= len(returned.slice)
+        heapq.heappush(self._ready, (returned.slice.first, returned.slice))
+
+    def _doom(self, piece: Slice, cause: str, reason: str) -> None:
+        if self._keeps_dead and cause == "term":
+            self._settle(piece, Cause.DEAD_LETTERED)  # a dead letter that is refused itself ends here
+        elif self.settings.dead_letter_topic(self.name) is None:
+            self._settle(piece, Cause.DEAD_LETTERED)
+        else:
+            self.in_flight += len(piece)
+            self.doomed.append(Doomed(self, piece, cause, reason))
+
+    def bury(self, piece: Slice) -> None:
+        """The dead letters of `piece` are stored."""
+        self.in_flight -= len(piece)
+        self._settle(piece, Cause.DEAD_LETTERED)
+
+    def close(self) -> None:
+        """The subscription is deleted: nothing of it stays in the wheel."""
+        self.deleted = True
+        for returned in self._delays:
+            self._wheel.discard(returned)
+        for consumer in self.consumers:
+            for lease in consumer.leases:
+                self._wheel.discard(lease)
+            consumer.leases.clear()
+            consumer.in_flight = 0
+        self.takers.clear()
+
+    # --------------------------------------------------------------------------------------------- changing
+
+    def change(self, settings: SubscriptionSettings) -> None:
+        self.settings = settings
+        self._keeps_dead = _receives(settings, settings.dead_letter_topic(self.name))
+
+    # ------------------------------------------------------------------------------------------------ asking
+
+    def holds(self, segment: Segment) -> bool:
+        """Whether a message of `segment` is still due to this subscription."""
+        queue = segment.queues.get(self.number)
+        if not queue:
+            return False
+        return any(
+            True for low, high in zip(queue[::2], queue[1::2], strict=True) for _ in self.settled.gaps(low, high)
+        )
+
+    def oldest(self, segments: Sequence[Segment], limit: int) -> int | None:
+        """Position of the oldest message that is not settled, in whichever hand; None where there is none."""
+        positions, _ = walk(segments, self.number, self.settled.floor, limit, self.settled, 1, 1)
+        return positions[0] if positions else None
+
+    def statistics(self, segments: Sequence[Segment], now: int, oldest_ms: int | None) -> SubscriptionStatistics:
+        delayed = self.delayed + self._unseen_delayed(segments, now)
+        acked, expired, dead = (self.counts[cause] for cause in Cause)
+        waiting = self.routed - acked - expired - dead - self.in_flight - delayed
+        return SubscriptionStatistics(
+            waiting=waiting,
+            in_flight=self.in_flight,
+            delayed=delayed,
+            routed=self.routed,
+            acked=acked,
+            expired=expired,
+            dead_lettered=dead,
+            oldest_ms=oldest_ms,
+            consumers=sum(not (c.once and c.blocked) for c in self.consumers),
+        )
+
+    def _unseen_delayed(self, segments: Iterable[Segment], now: int) -> int:
+        """Delayed messages that `take` has not come to yet."""
+        return sum(
+            1
+            for segment in segments
+            if segment.timed and self.number in segment.queues
+            for position, (due_ms, _) in segment.timed.items()
+            if due_ms > now and position >= self.front and _in_queue(segment.queues[self.number], position)
+        )
+
+
+def _in_queue(queue: Sequence[int], position: int) -> bool:
+    index = bisect_left(queue, position)
+    return index < len(queue) and (index & 1 == 1 or queue[index] == position)
+
+
+def _receives(settings: SubscriptionSettings, topic: str | None) -> bool:
+    """Whether a subscription would be given its own dead letters: then it keeps its messages instead."""
+    return topic is not None and any(matches(pattern, topic) for pattern in settings.topics)
+
+
+def _timed(segments: Sequence[Segment], piece: Slice) -> dict[int, tuple[int, int]]:
+    """The times of messages of `piece` that have any."""
+    found: dict[int, tuple[int, int]] = {}
+    for segment in reversed(segments):
+        if segment.timed and segment.base <= piece.last and piece.first < segment.end:
+            found.update({p: segment.timed[p] for p in piece.positions if p in segment.timed})
+        if segment.base <= piece.first:
+            break
+    return found

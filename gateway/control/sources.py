@@ -1,0 +1,42 @@
+"""What the control plane may ask of a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from gateway.config import Config
+from gateway.edge.connections import Connections
+from gateway.edge.listener import Listener
+from gateway.edge.longpoll import LongPoll
+from gateway.engine.base import Engine
+from gateway.flow.admit import Admit
+from gateway.flow.append import Append
+from gateway.flow.deliver import Deliver
+from gateway.flow.notify import Notify
+from gateway.flow.redeliver import Redeliver
+from gateway.flow.route import Route
+from gateway.flow.settle import Settle
+
+
+@attrs.frozen
+class Sources:
+    """The rooms of one node, and its state in a word."""
+
+    config: Config
+    node: str
+    engine: Engine
+    clock: Callable[[], int]
+    admit: Admit
+    route: Route
+    append: Append
+    notify: Notify
+    deliver: Deliver
+    settle: Settle
+    redeliver: Redeliver
+    longpoll: LongPoll
+    connections: Connections
+    listeners: list[Listener]
+    not_ready: Callable[[], str | None]
+    """Why the node is not ready for traffic; None where it is."""

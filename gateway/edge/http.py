@@ -1,0 +1,216 @@
+"""One HTTP/1.1 connection: requests in, responses in their order, until it ends or becomes something else.
+
+A handler may answer later and from any task (`respond` never waits): the connection's own task goes back to reading, so
+a publish costs one wake-up and not two, and a client that leaves while its pull waits is noticed at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from gateway.config import Http as HttpSettings
+from gateway.edge.stream import OutboxStream
+from gateway.edge.watchdog import Watchdog
+from gateway.errors import GatewayError
+from gateway.wire import http as wire
+from gateway.wire.http import Request, RequestParser, Response
+
+_log = structlog.get_logger("gateway.http")
+_LINGER_S: Final = 2.0
+"""How long a closed connection is still read, so that the answer is not lost to a reset (RFC 9112 §9.6)."""
+_UNSENT_MAX: Final = 1 << 20
+"""Bytes of answers that may wait for a client before its next request is looked at."""
+
+
+class Handler(Protocol):
+    """What stands behind a plane's connections."""
+
+    async def handle(self, request: Request, connection: HttpConnection) -> None:
+        """See to it that `connection.respond` is called once, now or later. GatewayError is answered as such."""
+
+
+Upgrade = Callable[[Request, bytes, OutboxStream, str], Awaitable[None]]
+"""(request, bytes read behind it, stream, remote): takes the connection over."""
+
+
+class HttpConnection:
+    """See the module. One task runs `serve`."""
+
+    def __init__(
+        self,
+        stream: OutboxStream,
+        remote: str,
+        settings: HttpSettings,
+        watchdog: Watchdog,
+        handler: Handler,
+        upgrade: Upgrade | None = None,
+    ) -> None:
+        self.stream = stream
+        self.remote = remote
+        self.closing = False
+        """Set while the gateway drains: the next response is the last."""
+        self.on_abandoned: dict[object, Callable[[], None]] = {}
+        """Called where the client leaves before an answer has been handed to its socket in full."""
+        self._settings = settings
+        self._watchdog = watchdog
+        self._handler = handler
+        self._upgrade = upgrade
+        self._parser = RequestParser(settings)
+        self._pending: Request | None = None
+        self._responded = trio.Event()
+        self._deadline = 0.0
+        self._overdue: GatewayError | None = None
+        self._ended = False
+        self._scope = trio.CancelScope()
+
+    # ------------------------------------------------------------------------------------------------ serve
+
+    async def serve(self) -> None:
+        """Until the connection ends. Raises nothing but cancellation."""
+        self._watchdog.add(self)
+        try:
+            with self._scope:
+                await self._serve()
+            if self._overdue is not None:
+                self._refuse(self._overdue)
+            if self._ended:
+                await self._linger()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        finally:
+            self._watchdog.discard(self)
+            self._abandon()
+            self.stream.abort()
+
+    async def _serve(self) -> None:
+        parser = self._parser
+        self._deadline = trio.current_time() + self._settings.idle_timeout_s
+        while not self._ended:
+            if self._pending is not None and (parser.requests or parser.error):
+                await self._responded.wait()  # pipelined: one after the other
+            elif parser.requests:
+                request = parser.requests.popleft()
+                if request.upgrade and self._upgrade is not None:
+                    self._watchdog.discard(self)
+                    await self._upgrade(request, parser.rest, self.stream, self.remote)
+                    return
+                await self._handle(request)
+            elif parser.error is not None:
+                self._refuse(parser.error)
+            elif not await self._receive():
+                return
+
+    async def _receive(self) -> bool:
+        """Read once. False where the client has ended."""
+        parser = self._parser
+        if parser.expects_continue:
+            parser.expects_continue = False
+            self.stream.offer(wire.CONTINUE)
+        data = await self.stream.receive_some()
+        if not data:
+            self._abandon()
+            if self._pending is not None:  # perhaps only its sending half is closed
+                self.closing = True
+                await self._responded.wait()
+            return False
+        was_started, was_in_body = parser.started, parser.in_body
+        parser.feed(data)
+        if parser.in_body != was_in_body or parser.started != was_started:
+            self._set_deadline()
+        return True
+
+    def _set_deadline(self) -> None:
+        settings, parser = self._settings, self._parser
+        if parser.in_body:
+            timeout = settings.body_timeout_s
+        elif parser.started:
+            timeout = settings.header_timeout_s
+        else:
+            timeout = settings.idle_timeout_s
+        self._deadline = trio.current_time() + timeout
+
+    async def _handle(self, request: Request) -> None:
+        self._pending = request
+        self._responded = trio.Event()
+        try:
+            await self._handler.handle(request, self)
+        except GatewayError as error:
+            self.respond(wire.error_response(error))
+        except Exception:
+            _log.exception("a request failed", method=request.method, path=request.path.decode("ascii", "replace"))
+            failure = GatewayError("internal", "the gateway failed to handle this request; its log says why")
+            self.respond(wire.error_response(failure))
+        if self.stream.unsent > _UNSENT_MAX:
+            await self.stream.wait_drained()
+
+    # ---------------------------------------------------------------------------------------------- respond
+
+    def respond(self, response: Response) -> None:
+        """Answer the pending request. Never waits; nothing happens where the client has left."""
+        request = self._pending
+        if request is None:
+            return
+        self._pending = None
+        keep_alive = request.keep_alive and not self.closing
+        self.stream.offer(
+            wire.encode_response(
+                response,
+                self._watchdog.date,
+                keep_alive=keep_alive,
+                head_only=request.method == "HEAD",
+                http_1_0=request.version == "1.0",
+            ),
+            response.sent,
+        )
+        self._set_deadline()
+        if not keep_alive:
+            self._end()
+        self._responded.set()
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answer something that is no request, and end."""
+        self.stream.offer(wire.encode_response(wire.error_response(error), self._watchdog.date, keep_alive=False))
+        self._end()
+
+    def _end(self) -> None:
+        """Nothing more is read. The task lingers for what is unsent."""
+        self._ended = True
+        self._scope.cancel()
+
+    async def _linger(self) -> None:
+        with trio.move_on_after(self._settings.write_timeout_s):
+            await self.stream.wait_drained()
+            self.stream.shutdown()
+            with trio.move_on_after(_LINGER_S):
+                while await self.stream.receive_some():
+                    pass
+
+    def _abandon(self) -> None:
+        abandoned, self.on_abandoned = self.on_abandoned, {}
+        for call in abandoned.values():
+            self._pending = None
+            call()
+
+    # ---------------------------------------------------------------------------------------------- watched
+
+    def check(self, now: float) -> None:
+        if self.stream.unsent:
+            if now - self.stream.progress_at > self._settings.write_timeout_s:
+                self.stream.abort()
+        elif self._pending is None and not self._ended and now > self._deadline:
+            if self._parser.started:
+                part = "body" if self._parser.in_body else "headers"
+                self._overdue = GatewayError(
+                    "request_timeout", f"the {part} did not arrive in time (http.{part.rstrip('s')}_timeout_s)"
+                )
+            self._scope.cancel()
+
+    def drain(self) -> None:
+        """The gateway ends: finish what is pending, then close."""
+        self.closing = True
+        if self._pending is None:
+            self._end()

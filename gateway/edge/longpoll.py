@@ -1,0 +1,217 @@
+"""Pull turned to push, and settling over HTTP (protocol.md §3).
+
+A pull is a consumer that takes one delivery. It waits without a task, a timer or a poll of its own: the delivery is
+written to the socket from the deliver stage, and the waiting pulls' deadlines stand in one wheel. What it was given
+stays leased to it, under a name that only its client was told, until it is settled or the lease runs out.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import attrs
+import msgspec
+import orjson
+import trio
+
+from gateway.broker.lease import Consumer
+from gateway.config import Pull as PullSettings
+from gateway.edge.http import HttpConnection
+from gateway.engine.base import Engine
+from gateway.errors import GatewayError
+from gateway.flow.ring import Ring
+from gateway.kit.wheel import Wheel
+from gateway.model import POSITION_MAX, Delivery, Settle, Settlement, Verb
+from gateway.wire import payload, push_v1
+from gateway.wire.http import Request, Response, error_response
+
+_Natural = Annotated[int, msgspec.Meta(ge=0, le=POSITION_MAX)]
+_RangeList = list[tuple[_Natural, _Natural]]
+TICK_MS = 50
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+
+class PullBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a pull; every member has a default, and so has the body."""
+
+    max: Annotated[int, msgspec.Meta(ge=1)] = 100
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1_048_576
+    wait_ms: _Natural = 20_000
+
+
+class SettleBody(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of a settle."""
+
+    lease: str
+    ack: _RangeList = []
+    nack: _RangeList = []
+    nack_delay_ms: _Natural | None = None
+    extend: _RangeList = []
+    extend_ms: Annotated[int, msgspec.Meta(ge=1, le=POSITION_MAX)] | None = None
+    term: _RangeList = []
+    reason: str = ""
+
+    def settles(self) -> list[Settle]:
+        """Its verbs in the order ack, term, extend, nack: where ranges overlap the most final one wins."""
+        check = push_v1.check_ranges
+        found: list[Settle] = []
+        if self.ack:
+            found.append(Settle(Verb.ACK, check(self.ack)))
+        if self.term:
+            found.append(Settle(Verb.TERM, check(self.term), reason=self.reason))
+        if self.extend:
+            found.append(Settle(Verb.EXTEND, check(self.extend), lease_ms=self.extend_ms))
+        if self.nack:
+            found.append(Settle(Verb.NACK, check(self.nack), delay_ms=self.nack_delay_ms, reason=self.reason))
+        return found
+
+
+_decode_pull = msgspec.json.Decoder(PullBody).decode
+_decode_settle = msgspec.json.Decoder(SettleBody).decode
+
+
+@attrs.define(eq=False)
+class _Waiting:
+    """One pull until it is answered."""
+
+    connection: HttpConnection
+    lease: str
+    consumer: Consumer | None = None
+    answered: bool = False
+
+
+class LongPoll:
+    """All pulls of a node."""
+
+    def __init__(
+        self, engine: Engine, settle_ring: Ring[Settlement], settings: PullSettings, clock: Callable[[], int]
+    ) -> None:
+        self._engine = engine
+        self._ring = settle_ring
+        self._settings = settings
+        self._clock = clock
+        self._wheel: Wheel[_Waiting] = Wheel(TICK_MS, clock())
+        self._leases: dict[str, Consumer] = {}
+        self.draining = False
+        self.pulls = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._wheel)
+
+    @property
+    def leases(self) -> int:
+        """Answered pulls that still hold messages."""
+        return len(self._leases)
+
+    async def run(self) -> None:
+        """The clock of waiting pulls."""
+        while True:
+            await trio.sleep(TICK_MS / 1000)
+            for waiting in self._wheel.advance(self._clock()):
+                self._give_up(waiting)
+
+    # ------------------------------------------------------------------------------------------------- pull
+
+    async def pull(self, request: Request, connection: HttpConnection, name: str) -> None:
+        """POST /v1/subscriptions/{name}/pull"""
+        body = _decode(_decode_pull, request.body, PullBody)
+        if self.draining:
+            raise GatewayError("draining", "the gateway is going down; pull again elsewhere, or a little later")
+        if self.waiting >= self._settings.waiting_max:
+            raise GatewayError("pull_limit", f"{self.waiting} pulls wait already (pull.waiting_max); pull later")
+        waiting = _Waiting(connection, f"l-{secrets.token_hex(12)}")
+        self.pulls += 1
+        waiting.consumer = self._engine.attach(
+            name,
+            window=min(body.max, self._settings.messages_max),
+            size_max=min(body.max_bytes, self._settings.bytes_max),
+            send=lambda delivery: self._answer(waiting, delivery),
+            label=f"pull {connection.remote}",
+            on_deleted=lambda: self._deleted(waiting, name),
+            once=True,
+        )
+        waiting.consumer.on_released = lambda _consumer: self._forget(waiting)
+        connection.on_abandoned[waiting] = lambda: self._abandon(waiting)
+        self._wheel.add(waiting, self._clock() + min(body.wait_ms, self._settings.wait_ms_max))
+
+    def _answer(self, waiting: _Waiting, delivery: Delivery) -> None:
+        """There is something: the deliver stage hands it over."""
+        assert waiting.consumer is not None
+        self._wheel.discard(waiting)
+        waiting.answered = True
+        self._leases[waiting.lease] = waiting.consumer
+        response = Response(200, push_v1.encode_pulled(waiting.lease, delivery))
+
+        def sent() -> None:
+            waiting.connection.on_abandoned.pop(waiting, None)
+            self._engine.handed(delivery, self._clock())
+
+        response.sent = sent
+        waiting.connection.respond(response)
+
+    def _give_up(self, waiting: _Waiting) -> None:
+        """Nothing came in time: an empty list."""
+        self._finish(waiting, Response(200, push_v1.encode_pulled(waiting.lease, Delivery("", 0))))
+
+    def _deleted(self, waiting: _Waiting, name: str) -> None:
+        self._leases.pop(waiting.lease, None)
+        if not waiting.answered:
+            error = GatewayError("subscription_deleted", f"subscription {name!r} was deleted while the pull waited")
+            self._finish(waiting, error_response(error))
+
+    def _finish(self, waiting: _Waiting, response: Response) -> None:
+        """Answer without a delivery."""
+        waiting.answered = True
+        self._wheel.discard(waiting)
+        waiting.connection.on_abandoned.pop(waiting, None)
+        self._forget(waiting)
+        waiting.connection.respond(response)
+
+    def _abandon(self, waiting: _Waiting) -> None:
+        """The client left before it had its answer: what it was given goes back at once."""
+        self._wheel.discard(waiting)
+        self._forget(waiting)
+
+    def _forget(self, waiting: _Waiting) -> None:
+        """Nothing is leased to it any more, or it never took anything."""
+        self._leases.pop(waiting.lease, None)
+        if waiting.consumer is not None:
+            self._engine.detach(waiting.consumer, self._clock())
+
+    def drain(self) -> None:
+        """The gateway ends: every waiting pull is answered."""
+        self.draining = True
+        for waiting in self._wheel.clear():
+            self._give_up(waiting)
+
+    # ----------------------------------------------------------------------------------------------- settle
+
+    async def settle(self, request: Request, connection: HttpConnection, name: str) -> None:
+        """POST /v1/subscriptions/{name}/settle"""
+        body = _decode(_decode_settle, request.body, SettleBody)
+        self._engine.subscription_exists(name)
+        consumer = self._leases.get(body.lease)
+        if consumer is not None and consumer.subscription.name != name:
+            consumer = None  # a lease of another subscription is not leased here
+        settlement = Settlement(consumer, body.settles(), lambda done: _answer_settled(connection, done))
+        await self._ring.put(settlement)
+
+
+def _answer_settled(connection: HttpConnection, settlement: Settlement) -> None:
+    if settlement.error is not None:
+        connection.respond(error_response(settlement.error))
+        return
+    counts = {push_v1.PARTICIPLES[verb]: number for verb, number in settlement.counts.items()}
+    connection.respond(Response(200, orjson.dumps({**counts, "unknown": settlement.unknown})))
+
+
+def _decode(decode: Callable[[str], _S], body: bytes, struct: type[_S]) -> _S:
+    try:
+        return decode(payload.decode_text(body) or "{}")
+    except msgspec.ValidationError as error:
+        raise GatewayError("bad_request", payload.explain(error, struct)) from None
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise GatewayError("bad_request", f"the body is not JSON: {error}") from None

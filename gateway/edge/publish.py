@@ -1,0 +1,201 @@
+"""Publishing over HTTP: one message as the body itself, or many in JSON or NDJSON (protocol.md §3)."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+import orjson
+
+from gateway.config import Limits
+from gateway.edge.http import HttpConnection
+from gateway.errors import GatewayError
+from gateway.flow.admit import Admit
+from gateway.model import Batch, Durability, Message, Stored
+from gateway.wire import payload, push_v1
+from gateway.wire.http import Request, Response, error_response
+
+_ATTRIBUTE: Final = b"push-attr-"
+_OCTETS: Final = "application/octet-stream"
+
+
+class Publisher:
+    """The two publishing calls."""
+
+    def __init__(self, admit: Admit, limits: Limits, epoch: str) -> None:
+        self._admit = admit
+        self._limits = limits
+        self._epoch = epoch
+
+    async def publish_one(self, request: Request, connection: HttpConnection, topic: bytes) -> None:
+        """POST /v1/topics/{topic}/messages"""
+        message, durability = self._message(request, unquote_to_bytes(topic).decode("utf-8", "replace"))
+        done = partial(_answer_one, connection, self._epoch)
+        await self._admit.submit(Batch([message], durability, len(request.body), done))
+
+    def _message(self, request: Request, topic: str) -> tuple[Message, Durability]:
+        message = Message(topic=topic)
+        durability = Durability.FSYNCED
+        media_type: str | None = None
+        for name, raw in request.headers:
+            if name == b"content-type":
+                media_type = _text(name, raw).strip()
+            elif name.startswith(b"push-"):
+                if name == b"push-durability":
+                    durability = parse_durability(_text(name, raw))
+                else:
+                    _set_header(message, name, _text(name, raw))
+            elif name == b"ce-specversion":
+                raise _no_cloudevents()
+        _set_payload(message, request.body, media_type)
+        return message, durability
+
+    async def publish_many(self, request: Request, connection: HttpConnection) -> None:
+        """POST /v1/messages"""
+        media_type = (request.header(b"content-type") or b"application/json").decode("latin-1")
+        essence = media_type.partition(";")[0].strip().lower()
+        if essence == "application/x-ndjson":
+            messages, errors = payload.decode_lines(payload.decode_text(request.body))
+        elif essence in payload.JSON_TYPES:
+            messages, errors = payload.decode_array(payload.decode_text(request.body))
+        elif essence.startswith("application/cloudevents"):
+            raise _no_cloudevents()
+        else:
+            raise GatewayError(
+                "unsupported_media_type",
+                f"{essence}: send application/json (an array of messages) or application/x-ndjson",
+            )
+        header = request.header(b"push-durability")
+        durability = Durability.FSYNCED if header is None else parse_durability(_text(b"push-durability", header))
+        check_batch(messages, self._limits, len(request.body))
+        done = partial(_answer_many, connection, self._epoch)
+        batch = Batch(messages, durability, len(request.body), done)
+        for index, error in errors.items():
+            batch.answer(index, error)
+        await self._admit.submit(batch)
+
+
+def check_batch(messages: list[Message], limits: Limits, size: int) -> None:
+    """Refuse a batch that is empty or too large; `size` is its bytes as received, never less than its payload."""
+    if not messages:
+        raise GatewayError("bad_request", "the batch is empty; send at least one message")
+    if len(messages) > limits.batch_messages_max:
+        raise GatewayError(
+            "batch_too_large",
+            f"the batch has {len(messages)} messages; at most {limits.batch_messages_max} are allowed "
+            f"(limits.batch_messages_max)",
+        )
+    if size > limits.batch_bytes_max:
+        size = sum(len(memoryview(m.data)) + len(m.data_base64 or "") * 3 // 4 for m in messages)
+        if size > limits.batch_bytes_max:
+            raise GatewayError(
+                "batch_too_large",
+                f"the payloads have {size} bytes together; at most {limits.batch_bytes_max} are allowed "
+                f"(limits.batch_bytes_max)",
+            )
+
+
+def parse_durability(text: str) -> Durability:
+    try:
+        return Durability(text.strip())
+    except ValueError:
+        raise GatewayError("bad_request", f"Push-Durability: {text!r}: use fsynced or written") from None
+
+
+def _text(name: bytes, raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise GatewayError("bad_request", f"header {name.decode('latin-1')}: is not UTF-8") from None
+
+
+def _set_header(message: Message, name: bytes, value: str) -> None:
+    if name == b"push-id":
+        message.id = value
+    elif name == b"push-key":
+        message.key = value
+    elif name == b"push-delay-ms":
+        message.delay_ms = _milliseconds(name, value)
+    elif name == b"push-ttl-ms":
+        message.ttl_ms = _milliseconds(name, value)
+    elif name.startswith(_ATTRIBUTE) and len(name) > len(_ATTRIBUTE):
+        if message.attributes is None:
+            message.attributes = {}
+        message.attributes[name[len(_ATTRIBUTE) :].decode("latin-1")] = value
+    else:
+        raise GatewayError(
+            "bad_request",
+            f"header {name.decode('latin-1')} is unknown; known are Push-Id, Push-Key, Push-Delay-Ms, Push-Ttl-Ms, "
+            f"Push-Durability and Push-Attr-<name>",
+        )
+
+
+def _milliseconds(name: bytes, value: str) -> int:
+    text = value.strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise GatewayError("bad_request", f"header {name.decode('latin-1')}: {value!r} is not a whole number >= 0")
+    return int(text)
+
+
+def _set_payload(message: Message, body: bytes, media_type: str | None) -> None:
+    """JSON is embedded as it came; anything else travels in base64. Without a media type, what is JSON is taken so."""
+    essence = "" if media_type is None else media_type.partition(";")[0].strip().lower()
+    if essence.startswith("application/cloudevents"):
+        raise _no_cloudevents()
+    if media_type is None:
+        try:
+            payload.check_json(body)
+        except GatewayError:
+            media_type = _OCTETS
+        else:
+            message.data = msgspec.Raw(body)
+            return
+    elif payload.is_json_type(essence):
+        payload.check_json(body)
+        message.data = msgspec.Raw(body)
+        return
+    message.content_type = media_type
+    message.data_base64 = payload.to_base64(body)
+
+
+def _no_cloudevents() -> GatewayError:
+    return GatewayError(
+        "unsupported_media_type", "CloudEvents are not taken by this version yet; send the payload itself"
+    )
+
+
+def _answer_one(connection: HttpConnection, epoch: str, batch: Batch) -> None:
+    if batch.error is not None:
+        connection.respond(error_response(batch.error))
+        return
+    durability = batch.durability.value.encode("ascii")
+    if batch.results is None:
+        position = batch.first
+        # the hot path of HTTP: formatted, not encoded
+        body = b'{"id":"%b-%d","position":%d,"durability":"%b"}' % (epoch.encode(), position, position, durability)
+        connection.respond(Response(201, body))
+        return
+    result = batch.results[0]
+    if isinstance(result, Stored):
+        answer = {"id": result.id, "position": result.position, "durability": batch.durability.value}
+        if result.duplicate:
+            answer["duplicate"] = True
+        connection.respond(Response(200 if result.duplicate else 201, orjson.dumps(answer)))
+    else:
+        connection.respond(error_response(result or GatewayError("internal", "the message has no result")))
+
+
+def _answer_many(connection: HttpConnection, epoch: str, batch: Batch) -> None:
+    if batch.error is not None:
+        connection.respond(error_response(batch.error))
+        return
+    if batch.results is None:
+        results: list[dict[str, object]] = [
+            {"id": message.id or f"{epoch}-{position}", "position": position}
+            for position, message in enumerate(batch.messages, batch.first)
+        ]
+    else:
+        results = push_v1.results(batch.results)
+    connection.respond(Response(200, orjson.dumps({"results": results, "durability": batch.durability.value})))

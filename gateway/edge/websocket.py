@@ -1,0 +1,355 @@
+"""One WebSocket client: the subprotocol `push.v1.json` (protocol.md §4) between a socket and the flow.
+
+trio-websocket does the handshake, reads, answers pings and closes. Data frames of ours go straight to the outbox of the
+stream beneath it. The session's task reads operations and carries them out one after the other; answers that have to
+wait for the disk are written by the stage that knows them, so a client may have any number of publishes under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import attrs
+import structlog
+import trio
+import trio_websocket
+
+from gateway.broker.lease import Consumer
+from gateway.config import Config
+from gateway.edge.connections import Connections, ConnectionView
+from gateway.edge.publish import check_batch
+from gateway.edge.stream import RECEIVE_BYTES, OutboxStream
+from gateway.edge.watchdog import Watchdog
+from gateway.engine.base import Engine
+from gateway.errors import GatewayError
+from gateway.flow.admit import Admit
+from gateway.flow.ring import Ring
+from gateway.model import Batch, Delivery, Settlement, Verb
+from gateway.wire import push_v1
+from gateway.wire.http import Request
+from gateway.wire.push_v1 import BadOperationError
+from gateway.wire.websocket import text_frame
+
+_log = structlog.get_logger("gateway.websocket")
+ABNORMAL: Final = 1006
+GOING_AWAY: Final = 1001
+
+
+@attrs.frozen
+class Services:
+    """What every session stands on; built once by the node."""
+
+    config: Config
+    engine: Engine
+    admit: Admit
+    settle: Ring[Settlement]
+    connections: Connections
+    watchdog: Watchdog
+    clock: Callable[[], int]
+    node: str
+
+
+def check_upgrade(request: Request) -> None:
+    """Refuse an upgrade that cannot become a session of this protocol."""
+    if request.method != "GET":
+        raise GatewayError("method_not_allowed", "a WebSocket handshake is a GET")
+    if request.header(b"sec-websocket-version") != b"13" or request.header(b"sec-websocket-key") is None:
+        raise GatewayError("upgrade_required", "the handshake needs Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key")
+    offered = b",".join(value for name, value in request.headers if name == b"sec-websocket-protocol")
+    if push_v1.SUBPROTOCOL.encode() not in [word.strip() for word in offered.split(b",")]:
+        raise GatewayError(
+            "bad_request",
+            f"the handshake must offer the subprotocol {push_v1.SUBPROTOCOL} (Sec-WebSocket-Protocol)",
+        )
+
+
+def replay(request: Request) -> bytes:
+    """The handshake as bytes again, for the library to read."""
+    head = b"GET %b HTTP/1.1\r\n" % request.target
+    return head + b"".join(b"%b: %b\r\n" % header for header in request.headers) + b"\r\n"
+
+
+class Session:
+    """One connection from its upgrade to its end."""
+
+    def __init__(self, services: Services, stream: OutboxStream, remote: str) -> None:
+        self.name = services.connections.new_name()
+        self._services = services
+        self._settings = services.config.websocket
+        self._stream = stream
+        self._remote = remote
+        self._client = ""
+        self._since_ms = services.clock()
+        self._consumers: dict[str, Consumer] = {}
+        self._ws: trio_websocket.WebSocketConnection | None = None
+        self._nursery: trio.Nursery | None = None
+        self._publishing = 0  # batches whose outcome is not known yet
+        self._draining = False
+        self._close_code = ABNORMAL
+        self._closing = False
+        self._next_ping = trio.current_time() + self._settings.heartbeat_s
+        stream.on_unblocked = self._unblock
+
+    # ------------------------------------------------------------------------------------------------ life
+
+    async def serve(self, request: Request, rest: bytes) -> None:
+        """The whole life of the connection. Raises nothing but cancellation."""
+        services = self._services
+        self._stream.push_back(replay(request) + rest)
+        services.connections.add(self)
+        services.watchdog.add(self)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if await self._shake_hands(nursery):
+                    await self._read()
+                nursery.cancel_scope.cancel()
+        except* (trio_websocket.ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the library's reader may raise these while the connection ends
+        except* Exception:
+            _log.exception("a connection failed", connection=self.name)
+        finally:
+            self._leave()
+
+    async def _shake_hands(self, nursery: trio.Nursery) -> bool:
+        with trio.move_on_after(self._settings.handshake_timeout_s):
+            handshake = await trio_websocket.wrap_server_stream(
+                nursery,
+                self._stream,
+                max_message_size=self._settings.frame_bytes_max,
+                receive_buffer_size=RECEIVE_BYTES,
+            )
+            self._ws = await handshake.accept(subprotocol=push_v1.SUBPROTOCOL)
+            limits = attrs.asdict(self._services.config.limits)
+            self._offer(push_v1.encode_welcome(self.name, self._services.node, self._settings.heartbeat_s, limits))
+            return True
+        return False
+
+    async def _read(self) -> None:
+        assert self._ws is not None
+        unsent_max = self._settings.unsent_bytes_max
+        try:
+            while True:
+                frame = await self._ws.get_message()
+                await self._carry_out(frame)
+                if self._stream.unsent > unsent_max:
+                    await self._stream.wait_drained()  # a client that does not read its answers gets no more of them
+        except trio_websocket.ConnectionClosed as closed:
+            if not self._closing and closed.reason is not None:
+                self._close_code = closed.reason.code
+
+    def _leave(self) -> None:
+        """Everything the client held goes back at once."""
+        services = self._services
+        services.watchdog.discard(self)
+        self._stream.abort()
+        now = services.clock()
+        for consumer in self._consumers.values():
+            services.engine.detach(consumer, now)
+        self._consumers.clear()
+        services.connections.remove(self, self._close_code)
+
+    # ------------------------------------------------------------------------------------------- operations
+
+    async def _carry_out(self, frame: str | bytes) -> None:
+        try:
+            if isinstance(frame, bytes):
+                raise BadOperationError("bad_request", "binary frames are not spoken here; send text", fatal=True)
+            operation = push_v1.decode(frame)
+        except BadOperationError as error:
+            self._offer(push_v1.encode_error(error, error.reference))
+            if error.fatal:
+                self.close(error.kind.close, error.message)
+            return
+        try:
+            match operation:
+                case push_v1.Publish():
+                    await self._publish(operation, len(frame))
+                case push_v1.Ack() | push_v1.Nack() | push_v1.Extend() | push_v1.Term():
+                    await self._settle(operation)
+                case push_v1.Subscribe():
+                    self._subscribe(operation)
+                case push_v1.Unsubscribe():
+                    self._unsubscribe(operation)
+                case push_v1.Hello():
+                    self._client = operation.client
+                    self._ok(operation.id)
+        except GatewayError as error:
+            self._offer(push_v1.encode_error(error, operation.id))
+
+    def _ok(self, reference: push_v1.Reference, **more: object) -> None:
+        if reference is not None:
+            self._offer(push_v1.encode_ok(reference, **more))
+
+    async def _publish(self, operation: push_v1.Publish, size: int) -> None:
+        check_batch(operation.messages, self._services.config.limits, size)
+        batch = Batch(operation.messages, operation.durability, size, partial(self._published, operation.id))
+        for index, error in operation.errors.items():
+            batch.answer(index, error)
+        self._publishing += 1
+        try:
+            await self._services.admit.submit(batch)
+        except BaseException:
+            self._publishing -= 1
+            raise
+
+    def _published(self, reference: push_v1.Reference, batch: Batch) -> None:
+        self._publishing -= 1
+        if reference is not None:
+            self._offer(push_v1.encode_published(reference, batch))
+        else:  # nobody asked for an answer, but an error is never silent
+            errors = [batch.error, *(batch.results or ())]
+            error = next((e for e in errors if isinstance(e, GatewayError)), None)
+            if error is not None:
+                self._offer(push_v1.encode_error(error))
+        self._perhaps_drained()
+
+    def _subscribe(self, operation: push_v1.Subscribe) -> None:
+        name = operation.subscription
+        if self._draining:
+            raise GatewayError("draining", "the gateway is going down; reconnect and subscribe there")
+        if name in self._consumers:
+            raise GatewayError("already_subscribed", f"this connection is subscribed to {name!r} already")
+        if len(self._consumers) >= self._settings.subscriptions_max:
+            raise GatewayError(
+                "subscription_limit",
+                f"this connection has {len(self._consumers)} subscriptions (websocket.subscriptions_max); "
+                f"unsubscribe from one, or open another connection",
+            )
+        consumer = self._services.engine.attach(
+            name,
+            window=operation.window,
+            send=self._deliver,
+            label=self.name,
+            on_deleted=partial(self._subscription_deleted, name),
+        )
+        self._consumers[name] = consumer
+        if self._stream.unsent:
+            consumer.block()
+        self._ok(operation.id, subscription=name, window=consumer.window)
+
+    def _unsubscribe(self, operation: push_v1.Unsubscribe) -> None:
+        consumer = self._consumers.pop(operation.subscription, None)
+        if consumer is None:
+            raise GatewayError("bad_request", f"this connection is not subscribed to {operation.subscription!r}")
+        self._services.engine.detach(consumer, self._services.clock())
+        self._ok(operation.id)
+
+    def _subscription_deleted(self, name: str) -> None:
+        del self._consumers[name]
+        error = GatewayError("subscription_deleted", f"subscription {name!r} was deleted")
+        self._offer(push_v1.encode_error(error))
+        self.close(error.kind.close, error.message)
+
+    async def _settle(self, operation: push_v1.Settling) -> None:
+        settle = push_v1.to_settle(operation)
+        consumer = self._consumers.get(operation.subscription)
+        done = None
+        if operation.id is not None:
+            done = partial(self._settled, operation.id, settle.verb)
+        await self._services.settle.put(Settlement(consumer, [settle], done))
+        self._perhaps_drained()
+
+    def _settled(self, reference: push_v1.Reference, verb: Verb, settlement: Settlement) -> None:
+        if settlement.error is not None:
+            self._offer(push_v1.encode_error(settlement.error, reference))
+        else:
+            self._offer(push_v1.encode_settled(reference, verb, settlement))
+
+    # ----------------------------------------------------------------------------------------------- sending
+
+    def _offer(self, payload: bytes) -> None:
+        if not self._closing:
+            self._stream.offer(text_frame(payload))
+
+    def _deliver(self, delivery: Delivery) -> None:
+        """A consumer's `send`: one frame; the leases begin when the kernel has it."""
+        handed = partial(self._handed, delivery)
+        self._stream.offer(text_frame(push_v1.encode_messages(delivery)), handed)
+        if self._stream.unsent:
+            for consumer in self._consumers.values():
+                consumer.block()
+
+    def _handed(self, delivery: Delivery) -> None:
+        self._services.engine.handed(delivery, self._services.clock())
+
+    def _unblock(self) -> None:
+        """The socket has taken everything: its consumers accept again."""
+        if not self._draining:
+            for consumer in self._consumers.values():
+                self._services.engine.unblock(consumer)
+
+    # ----------------------------------------------------------------------------------------- ending, asking
+
+    def close(self, code: int, reason: str) -> None:
+        if self._closing or self._nursery is None:
+            return
+        self._closing = True
+        self._close_code = code
+        for consumer in self._consumers.values():
+            consumer.block()
+        self._nursery.start_soon(self._close, code, reason)
+
+    async def _close(self, code: int, reason: str) -> None:
+        with trio.move_on_after(self._settings.close_timeout_s):
+            if self._ws is not None:
+                await self._ws.aclose(code, _short(reason))
+        self._stream.abort()
+
+    def drain(self) -> None:
+        """Say so, deliver no more, and close once nothing is under way."""
+        self._draining = True
+        shutdown = self._services.config.shutdown
+        self._offer(push_v1.encode_drain((shutdown.reconnect_ms_min, shutdown.reconnect_ms_max)))
+        for consumer in self._consumers.values():
+            consumer.block()
+        self._perhaps_drained()
+
+    def _perhaps_drained(self) -> None:
+        if self._draining and not self._publishing and not any(c.in_flight for c in self._consumers.values()):
+            self.close(3013, "drained")
+
+    def check(self, now: float) -> None:
+        """Called by the watchdog: heartbeat, and a socket that takes nothing."""
+        if self._stream.unsent and now - self._stream.progress_at > self._services.config.http.write_timeout_s:
+            self._stream.abort()
+        elif now >= self._next_ping and not self._closing and self._ws is not None and self._nursery is not None:
+            self._next_ping = now + self._settings.heartbeat_s
+            self._nursery.start_soon(self._ping)
+        if self._draining:
+            self._perhaps_drained()
+
+    async def _ping(self) -> None:
+        assert self._ws is not None
+        with trio.move_on_after(self._settings.pong_timeout_s) as scope:
+            try:
+                await self._ws.ping()
+            except trio_websocket.ConnectionClosed:
+                return
+        if scope.cancelled_caught:
+            self.close(3012, f"no pong within {self._settings.pong_timeout_s:g} s")
+
+    def view(self) -> ConnectionView:
+        return ConnectionView(
+            connection=self.name,
+            protocol=push_v1.SUBPROTOCOL,
+            remote=self._remote,
+            principal="",
+            client=self._client,
+            subscriptions=sorted(self._consumers),
+            window=sum(c.window for c in self._consumers.values()),
+            in_flight=sum(c.in_flight for c in self._consumers.values()),
+            acked_per_s=0.0,
+            ack_latency_ms=None,
+            unsent_bytes=self._stream.unsent,
+            state="paused" if self._draining else "healthy",
+            reason="drain" if self._draining else "",
+            since_ms=self._since_ms,
+        )
+
+
+def _short(reason: str) -> str:
+    """A close reason has at most 123 bytes of UTF-8 (RFC 6455 §5.5)."""
+    return reason.encode()[:120].decode(errors="ignore")

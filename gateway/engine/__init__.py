@@ -1,0 +1,1 @@
+"""What the flow stands on. `base` is the protocol, `embedded` the engine in this process."""

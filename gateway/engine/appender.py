@@ -1,0 +1,140 @@
+"""Publishing into the log: recognise repeats, build bytes once, note who gets them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.broker.bodies import Bodies
+from gateway.broker.body import compose, own_id
+from gateway.broker.dedup import Dedup, digest
+from gateway.engine.catalogue import Catalogue, Route
+from gateway.errors import GatewayError
+from gateway.model import Batch, Message, Stored
+from gateway.store import record as records
+from gateway.store.log import Log
+from gateway.store.record import Flag, Record
+from gateway.store.segment import Segment
+
+
+class StoredBody(msgspec.Struct):
+    """What is read back from a stored delivery JSON."""
+
+    topic: str
+    id: str
+    time_ms: int
+    data: msgspec.Raw = msgspec.Raw(b"")
+    data_base64: str | None = None
+
+
+decode_stored = msgspec.json.Decoder(StoredBody).decode
+
+
+class Appender:
+    """The way of a batch into the log. All of it happens in one call, without waiting."""
+
+    def __init__(self, log: Log, catalogue: Catalogue, bodies: Bodies, dedup: Dedup) -> None:
+        self.log = log
+        self.catalogue = catalogue
+        self.bodies = bodies
+        self.dedup = dedup
+
+    def append(self, batch: Batch, now: int) -> None:
+        """Give every message of `batch` that has no result yet its place. Raises StoreError once the store failed."""
+        batch.time_ms = now
+        segment = self.log.begin(now)
+        messages: Sequence[Message] = batch.messages
+        routes: Sequence[Any] = batch.routes
+        if any(message.id is not None for message in messages):
+            self._recognise(batch, now)
+        batch.first = self.log.end
+        if batch.results is None:
+            self._write(segment, messages, routes, now)
+        else:
+            chosen = [index for index, result in enumerate(batch.results) if result is None]
+            if chosen:
+                self._write(segment, [messages[i] for i in chosen], [routes[i] for i in chosen], now)
+            for position, index in enumerate(chosen, batch.first):
+                batch.results[index] = Stored(messages[index].id or own_id(self.log.epoch, position), position)
+        self.log.submit(batch, batch.durability)
+
+    def _write(self, segment: Segment, messages: Sequence[Message], routes: Sequence[Route], now: int) -> None:
+        first = self.log.end
+        bodies = compose(messages, first, self.log.epoch, now)
+        if all(route is routes[0] for route in routes):
+            numbers: list[int] | int = self.log.route(routes[0].topic, routes[0].numbers)
+            self._note(segment, routes[0], first, len(messages))
+        else:
+            numbers = []
+            for position, route in enumerate(routes, first):
+                numbers.append(self.log.route(route.topic, route.numbers))
+                self._note(segment, route, position, 1)
+        flags: list[int] | int = 0
+        stored = bodies
+        if any(m.id is not None or m.delay_ms or m.ttl_ms for m in messages):
+            flags, stored = _mark(segment, messages, bodies, first, now)
+        self.log.messages(stored, numbers, flags)
+        self.bodies.append(bodies)
+
+    def _note(self, segment: Segment, route: Route, first: int, count: int) -> None:
+        for number in route.numbers:
+            segment.route_to(number, first, first + count - 1)
+            self.catalogue.by_number[number].routed += count
+        self.log.routed(route.numbers)
+
+    # ---------------------------------------------------------------------------------------- deduplication
+
+    def _recognise(self, batch: Batch, now: int) -> None:
+        """Answer messages whose (topic, id) was published before; remember the others under the place they get."""
+        position = self.log.end
+        for index, message in enumerate(batch.messages):
+            if batch.results is not None and batch.results[index] is not None:
+                continue
+            if message.id is not None:
+                mark = digest(bytes(message.data), message.data_base64)
+                known = self.dedup.find(message.topic, message.id, now)
+                if known is not None:
+                    batch.answer(index, _repeat(message.topic, message.id, known, mark))
+                    continue
+                self.dedup.remember(message.topic, message.id, position, mark, now)
+            position += 1
+
+    def recall(self, record: Record, topic: str, now: int) -> None:
+        """A message found at the start: remember its id where the window still covers it."""
+        if record.flags & Flag.OWN_ID and record.time_ms > now - self.dedup.window_ms:
+            stored = decode_stored(records.split_times(record)[2])
+            mark = digest(bytes(stored.data), stored.data_base64)
+            self.dedup.remember(topic, stored.id, record.position, mark, record.time_ms)
+
+
+def _repeat(topic: str, message_id: str, known: tuple[int, bytes], mark: bytes) -> Stored | GatewayError:
+    position, first_mark = known
+    if mark == first_mark:
+        return Stored(message_id, position, duplicate=True)
+    return GatewayError(
+        "id_conflict",
+        f"id {message_id!r} was published on topic {topic} with another payload, at position {position}; "
+        f"give a new message a new id",
+    )
+
+
+def _mark(
+    segment: Segment, messages: Sequence[Message], bodies: Sequence[bytes], first: int, now: int
+) -> tuple[list[int], list[bytes]]:
+    """Flags and stored bodies of messages that have an id of their own, a delay or a TTL."""
+    flags: list[int] = []
+    stored: list[bytes] = []
+    for position, (message, body) in enumerate(zip(messages, bodies, strict=True), first):
+        flag = Flag.OWN_ID if message.id is not None else Flag.NONE
+        if message.delay_ms or message.ttl_ms:
+            flag |= Flag.TIMED
+            due_ms = now + message.delay_ms if message.delay_ms else 0
+            expires_ms = now + message.delay_ms + message.ttl_ms if message.ttl_ms else 0
+            segment.timed[position] = (due_ms, expires_ms)
+            stored.append(records.with_times(body, due_ms, expires_ms))
+        else:
+            stored.append(body)
+        flags.append(int(flag))
+    return flags, stored

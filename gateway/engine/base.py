@@ -1,0 +1,155 @@
+"""The engine's protocol: everything the flow and the edges may ask, and nothing about files.
+
+Calls are synchronous and must be made on the run loop; the few that wait for the disk are async and say so. `now` is
+milliseconds since the epoch, from the node's clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+
+from gateway.broker.lease import Consumer
+from gateway.model import Batch, Delivery, Settlement, SubscriptionSettings, SubscriptionView
+
+Send = Callable[[Delivery], None]
+"""How a consumer is handed a delivery: at once, without waiting."""
+
+
+@attrs.define
+class DeadLetter:
+    """One message to be published to a dead-letter topic; `handle` goes back to `bury` once it is stored."""
+
+    topic: str
+    body: bytes
+    """The delivery JSON of the original."""
+    subscription: str
+    attempts: int
+    cause: str
+    reason: str
+    handle: Any
+
+
+@attrs.frozen
+class EngineStatistics:
+    """Counters and levels for the metrics."""
+
+    positions_end: int
+    durable_end: int
+    pending_bytes: int
+    commits: int
+    commit_seconds: float
+    records: int
+    bytes: int
+    checkpoints: int
+    segments: int
+    segments_released: int
+    bodies_bytes: int
+    bodies_hits: int
+    bodies_misses: int
+    dedup_ids: int
+
+
+class Engine(Protocol):
+    """Storage and delivery state behind the flow."""
+
+    @property
+    def epoch(self) -> str:
+        """Identity of one store life; ids that the gateway gives begin with it."""
+
+    # life
+    async def open(self) -> None:
+        """Lock and recover. Raises StoreLockedError or StoreError."""
+
+    async def run(self) -> None:
+        """The flusher. Ends only by cancellation, or by StoreError when the store has failed."""
+
+    async def aclose(self) -> None:
+        """Sync, checkpoint, release. After `run` has ended."""
+
+    # publishing
+    def route(self, batch: Batch) -> None:
+        """Say who each message of the batch goes to, into `batch.routes`."""
+
+    def append(self, batch: Batch, now: int) -> None:
+        """Give each accepted message its place; reported by `committed`. Raises StoreError once the store failed."""
+
+    async def wait_room(self) -> None:
+        """Wait while too much waits for the disk."""
+
+    async def committed(self) -> list[Batch | Settlement]:
+        """Wait for batches and settlements that have become as durable as they asked. For one task."""
+
+    # subscriptions
+    async def put_subscription(
+        self, name: str, settings: SubscriptionSettings, now: int
+    ) -> tuple[SubscriptionView, bool]:
+        """Create or change a subscription; durable on return. True where it is new."""
+
+    async def delete_subscription(self, name: str) -> None:
+        """Forget it and all it was due; its consumers are told. Durable on return."""
+
+    def subscription(self, name: str, now: int) -> SubscriptionView:
+        """Raises GatewayError `subscription_not_found`."""
+
+    def subscription_exists(self, name: str) -> None:
+        """Raises GatewayError `subscription_not_found` where there is none of this name."""
+
+    def subscriptions(self, now: int) -> list[SubscriptionView]: ...
+
+    # consumers
+    def attach(
+        self,
+        name: str,
+        *,
+        window: int | None,
+        send: Send,
+        label: str,
+        once: bool = False,
+        size_max: int | None = None,
+        on_deleted: Callable[[], None],
+    ) -> Consumer:
+        """A new consumer of `name`, at most `window` messages in flight, `size_max` bytes a delivery.
+
+        `once`: it takes one delivery only. `on_deleted` is called when the subscription is deleted.
+        """
+
+    def detach(self, consumer: Consumer, now: int) -> None:
+        """It left: what it holds goes back at once. Does nothing the second time."""
+
+    def unblock(self, consumer: Consumer) -> None:
+        """Its socket takes more again."""
+
+    # the push side
+    async def wait_ready(self) -> None:
+        """Wait until `take` may have something."""
+
+    def take(self, now: int) -> tuple[Consumer, Delivery] | None:
+        """The next delivery that is due, and who gets it. `delivery.bodies` may still have to be read: see `load`."""
+
+    def is_loaded(self, delivery: Delivery) -> bool: ...
+
+    async def load(self, delivery: Delivery) -> None:
+        """Read the bodies from the disk, off the run loop."""
+
+    def send(self, consumer: Consumer, delivery: Delivery, now: int) -> None:
+        """Hand a loaded delivery to its consumer; gives it back where the consumer has left meanwhile."""
+
+    def handed(self, delivery: Delivery, now: int) -> None:
+        """The frame has been handed to the socket: the leases begin."""
+
+    def settle(self, settlement: Settlement, now: int) -> None:
+        """Carry out; where `settlement.done` is set it is reported by `committed`."""
+
+    def tick(self, now: int) -> None:
+        """Leases and delays that are due."""
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        """Take what must be published to dead-letter topics."""
+
+    def bury(self, dead: DeadLetter, now: int) -> None:
+        """Its dead letter is stored."""
+
+    def statistics(self) -> EngineStatistics: ...

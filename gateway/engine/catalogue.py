@@ -1,0 +1,184 @@
+"""The subscriptions there are, who a topic goes to, and both as plain data for log and checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import attrs
+import orjson
+
+from gateway.broker.subscription import Cause, Clockwork, Subscription
+from gateway.errors import GatewayError
+from gateway.kit.ranges import RangeSet, count
+from gateway.kit.topics import TopicTrie
+from gateway.model import SubscriptionSettings
+from gateway.store import record as records
+from gateway.store.record import Kind, Record
+from gateway.wire.subscription import decode_settings, encode_settings
+
+ROUTES_MAX: Final = 100_000
+"""Topics whose routes are remembered; beyond it the memory starts anew."""
+
+
+@attrs.frozen(eq=False)
+class Route:
+    """Who messages of one topic go to, as of now."""
+
+    topic: str
+    numbers: tuple[int, ...]
+
+
+class Catalogue:
+    """Subscriptions by name and by number. Numbers are never given twice in one store's life."""
+
+    def __init__(self, wheel: Clockwork, subscriptions_max: int) -> None:
+        self.by_name: dict[str, Subscription] = {}
+        self.by_number: dict[int, Subscription] = {}
+        self.subscriptions_max = subscriptions_max
+        self._wheel = wheel
+        self._next_number = 1
+        self._trie: TopicTrie[int] = TopicTrie()
+        self._routes: dict[str, Route] = {}
+
+    def __iter__(self) -> Iterator[Subscription]:
+        return iter(self.by_name.values())
+
+    def known(self, name: str) -> Subscription:
+        subscription = self.by_name.get(name)
+        if subscription is None:
+            raise GatewayError(
+                "subscription_not_found",
+                f"subscription {name!r} does not exist; create it with PUT /v1/subscriptions/NAME on the control plane",
+            )
+        return subscription
+
+    def route(self, topic: str) -> Route:
+        """Who `topic` goes to. The subscriptions' patterns are asked once for each topic."""
+        route = self._routes.get(topic)
+        if route is None:
+            route = Route(topic, tuple(sorted(self._trie.match(topic))))
+            if len(self._routes) >= ROUTES_MAX:
+                self._routes.clear()
+            self._routes[topic] = route
+        return route
+
+    # --------------------------------------------------------------------------------------------- changing
+
+    def create(self, name: str, settings: SubscriptionSettings, front: int) -> Subscription:
+        """A new subscription that reads from position `front` on."""
+        if len(self.by_name) >= self.subscriptions_max:
+            raise GatewayError(
+                "subscription_limit",
+                f"there are {len(self.by_name)} subscriptions; delete one, or raise deliver.subscriptions_max",
+            )
+        return self._add(self._next_number, name, settings, front)
+
+    def _add(self, number: int, name: str, settings: SubscriptionSettings, front: int) -> Subscription:
+        subscription = Subscription(number, name, settings, front, self._wheel)
+        self._next_number = max(self._next_number, number + 1)
+        self.by_name[name] = self.by_number[number] = subscription
+        self._file(subscription)
+        return subscription
+
+    def change(self, subscription: Subscription, settings: SubscriptionSettings) -> None:
+        self._unfile(subscription)
+        subscription.change(settings)
+        self._file(subscription)
+
+    def remove(self, subscription: Subscription) -> None:
+        self._unfile(subscription)
+        del self.by_name[subscription.name], self.by_number[subscription.number]
+        subscription.close()
+
+    def _file(self, subscription: Subscription) -> None:
+        for pattern in subscription.settings.topics:
+            self._trie.add(pattern, subscription.number)
+        self._routes.clear()
+
+    def _unfile(self, subscription: Subscription) -> None:
+        for pattern in set(subscription.settings.topics):
+            self._trie.remove(pattern, subscription.number)
+        self._routes.clear()
+
+    # --------------------------------------------------------------------------------------- log, checkpoint
+
+    def snapshot(self, first: int) -> dict[str, Any]:
+        """Everything, as plain data; positions below `first` are gone from the log."""
+        return {
+            "next_number": self._next_number,
+            "subscriptions": [
+                {
+                    "number": s.number,
+                    "name": s.name,
+                    "settings": encode_settings(s.settings),
+                    "floor": s.settled.floor,
+                    "ranges": list(s.settled),
+                    "created": s.created,
+                    "unfilled": s.unfilled,
+                    "backfill": [pair for pair in s.backfill if pair[1] >= first],
+                    "routed": s.routed,
+                    "counts": [s.counts[cause] for cause in Cause],
+                }
+                for s in self
+            ],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._next_number = state["next_number"]
+        for item in state["subscriptions"]:
+            settings = decode_settings(item["settings"], None)
+            subscription = self._add(item["number"], item["name"], settings, item["floor"])
+            for low, high in item["ranges"]:
+                subscription.settled.add(low, high)
+            subscription.created = item["created"]
+            subscription.unfilled = item["unfilled"]
+            subscription.backfill = [(low, high) for low, high in item["backfill"]]
+            subscription.routed = item["routed"]
+            subscription.counts.update(zip(Cause, item["counts"], strict=True))
+
+    def replay(self, record: Record) -> None:
+        """A SUBSCRIPTION, SETTLE or BACKFILL record of the log's tail."""
+        if record.kind == Kind.SUBSCRIPTION:
+            self._replay_subscription(record)
+            return
+        subscription = self.by_number.get(record.number)
+        if subscription is None:
+            return  # deleted further on in the log
+        if record.kind == Kind.SETTLE:
+            cause, counted, ranges = records.decode_settle(record.body)
+            for low, high in ranges:
+                subscription.settled.add(low, high)
+            subscription.counts[Cause(cause)] += counted
+            subscription.front = subscription.settled.floor
+        elif record.kind == Kind.BACKFILL:
+            filled(subscription, records.decode_ranges(record.body))
+
+    def _replay_subscription(self, record: Record) -> None:
+        document = orjson.loads(record.body)
+        known = self.by_number.get(document["number"])
+        if document["settings"] is None:
+            if known:
+                self.remove(known)
+            return
+        settings = decode_settings(document["settings"], None)
+        if known:
+            self.change(known, settings)
+        else:
+            self._add(document["number"], document["name"], settings, record.position)
+
+
+def filled(subscription: Subscription, ranges: list[tuple[int, int]]) -> None:
+    """Note the older positions that are `subscription`'s too; it begins to read at the first of them."""
+    subscription.unfilled = False
+    subscription.backfill = ranges
+    subscription.routed += count(ranges)
+    if ranges:
+        subscription.settled = RangeSet(0)
+        subscription.front = 0
+
+
+def subscription_record(subscription: Subscription, settings: SubscriptionSettings | None) -> bytes:
+    """The body of a SUBSCRIPTION record; no settings where it is deleted."""
+    plain = None if settings is None else encode_settings(settings)
+    return orjson.dumps({"number": subscription.number, "name": subscription.name, "settings": plain})

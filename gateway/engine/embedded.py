@@ -1,0 +1,446 @@
+"""The engine in this process: the log store and the broker's nouns, joined.
+
+Publishing: `route` -> `append` -> (the log's flusher) -> `committed`. Pushing: `wait_ready` -> `take` -> (`load`) ->
+`send` -> `handed` -> `settle`. Every decision is synchronous and on the run loop; only the flusher, `load` and the few
+calls that change subscriptions wait for the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from random import random
+from typing import Any, cast
+
+import trio
+
+from gateway.broker.bodies import Bodies
+from gateway.broker.dedup import Dedup
+from gateway.broker.lease import Consumer, Lease, Slice
+from gateway.broker.subscription import Clockwork, Doomed, Subscription
+from gateway.config import Config
+from gateway.engine.appender import Appender, decode_stored
+from gateway.engine.base import DeadLetter, EngineStatistics, Send
+from gateway.engine.catalogue import Catalogue, filled, subscription_record
+from gateway.engine.history import matching_ranges
+from gateway.errors import GatewayError, StoreError
+from gateway.kit.ranges import count, normalise
+from gateway.kit.wheel import Wheel
+from gateway.model import Batch, Delivery, Settlement, SubscriptionSettings, SubscriptionView
+from gateway.store import record as records
+from gateway.store.files import Files
+from gateway.store.log import Log
+from gateway.store.record import Kind, Record
+from gateway.store.segment import Segment
+
+
+class EmbeddedEngine:
+    """See `engine.base.Engine`. One store, one run loop."""
+
+    def __init__(self, config: Config, clock: Callable[[], int], files: Files | None = None) -> None:
+        now = clock()
+        self.config = config
+        self._clock = clock
+        self._wheel: Clockwork = Wheel(config.deliver.tick_ms, now)
+        self._catalogue = Catalogue(self._wheel, config.deliver.subscriptions_max)
+        self._bodies = Bodies(config.store.cache_bytes, 0)
+        self._dedup = Dedup(config.limits.dedup_window_s * 1000, config.limits.dedup_ids_max, now)
+        self._log = Log(config.store, files)
+        self._log.snapshot = self._snapshot
+        self._log.releasable = self._releasable
+        self._appender = Appender(self._log, self._catalogue, self._bodies, self._dedup)
+        self._opened_ms = now
+        self._pins = 0  # readers that need every segment to stay
+        self._ready: dict[Subscription, None] = {}
+        self._ready_event = trio.Event()
+        self._loading: dict[Delivery, Subscription] = {}
+        self._doomed: list[Doomed] = []
+        self._on_deleted: dict[Consumer, Callable[[], None]] = {}
+
+    @property
+    def epoch(self) -> str:
+        return self._log.epoch
+
+    # ------------------------------------------------------------------------------------------------ life
+
+    async def open(self) -> None:
+        self._opened_ms = self._clock()
+        await trio.to_thread.run_sync(self._log.open, self, self._opened_ms)
+        self._log.start()
+        self._bodies.restart(self._log.end)
+        for subscription in self._catalogue:
+            if subscription.unfilled:  # the crash came before its past was found
+                await self._fill(subscription)
+            else:
+                for segment in self._log.segments:
+                    segment.backfill(subscription.number, subscription.backfill)
+
+    async def run(self) -> None:
+        await self._log.run()
+
+    async def aclose(self) -> None:
+        try:
+            await self._log.flush()
+        finally:
+            await trio.to_thread.run_sync(self._log.close)
+
+    # replay, called by recovery
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._catalogue.restore(state)
+
+    def message(self, record: Record, topic: str, numbers: tuple[int, ...], *, new: bool) -> None:
+        if new:
+            for number in numbers:
+                if number in self._catalogue.by_number:
+                    self._catalogue.by_number[number].routed += 1
+        self._appender.recall(record, topic, self._opened_ms)
+
+    def control(self, record: Record) -> None:
+        self._catalogue.replay(record)
+
+    def _snapshot(self) -> dict[str, Any]:
+        return self._catalogue.snapshot(self._log.segments[0].base)
+
+    def _releasable(self, segment: Segment) -> bool:
+        known = self._catalogue.by_number
+        return not self._pins and not any(known[n].holds(segment) for n in segment.queues if n in known)
+
+    # ------------------------------------------------------------------------------------------- publishing
+
+    def route(self, batch: Batch) -> None:
+        route = self._catalogue.route
+        batch.routes = [route(message.topic) for message in batch.messages]
+
+    async def wait_room(self) -> None:
+        await self._log.wait_room()
+
+    def append(self, batch: Batch, now: int) -> None:
+        self._appender.append(batch, now)
+
+    async def committed(self) -> list[Batch | Settlement]:
+        commit = await self._log.committed()
+        for number in commit.routed:
+            subscription = self._catalogue.by_number.get(number)
+            if subscription is not None and subscription.takers:
+                self._mark(subscription)
+        entries = cast("list[Batch | Settlement]", commit.entries)
+        if self._log.failed:
+            error = GatewayError("store_failed", f"{self._log.failed}; the gateway is going down")
+            for entry in entries:
+                entry.error = error
+        return entries
+
+    # ---------------------------------------------------------------------------------------- subscriptions
+
+    async def put_subscription(
+        self, name: str, settings: SubscriptionSettings, now: int
+    ) -> tuple[SubscriptionView, bool]:
+        self._begin(now)
+        subscription = self._catalogue.by_name.get(name)
+        created = subscription is None
+        if subscription is None:
+            subscription = self._catalogue.create(name, settings, self._log.end)
+        else:
+            self._catalogue.change(subscription, settings)
+        body = subscription_record(subscription, settings)
+        self._log.control(Kind.SUBSCRIPTION, body, number=subscription.number)
+        await self._log.sync()
+        if created and subscription.unfilled:
+            await self._fill(subscription)
+            await self._log.sync()
+        self._mark(subscription)
+        return self._view(subscription, now), created
+
+    async def _fill(self, subscription: Subscription) -> None:
+        """Find the past of a subscription that starts at the start. It is given nothing before that is done."""
+        subscription.loading = True
+        self._pins += 1
+        try:
+            ranges = await trio.to_thread.run_sync(
+                matching_ranges,
+                self._log.files,
+                list(self._log.segments),
+                subscription.settings.topics,
+                subscription.created,
+            )
+        finally:
+            self._pins -= 1
+            subscription.loading = False
+        if subscription.deleted:
+            return
+        filled(subscription, ranges)
+        for segment in self._log.segments:
+            segment.backfill(subscription.number, ranges)
+        self._log.control(Kind.BACKFILL, records.encode_ranges(ranges), number=subscription.number)
+
+    async def delete_subscription(self, name: str) -> None:
+        subscription = self._catalogue.known(name)
+        self._begin(self._clock())
+        consumers = list(subscription.consumers)
+        self._catalogue.remove(subscription)
+        self._ready.pop(subscription, None)
+        self._log.control(Kind.SUBSCRIPTION, subscription_record(subscription, None), number=subscription.number)
+        for consumer in consumers:
+            tell = self._on_deleted.pop(consumer, None)
+            if tell:
+                tell()
+        await self._log.sync()
+
+    def subscription(self, name: str, now: int) -> SubscriptionView:
+        return self._view(self._catalogue.known(name), now)
+
+    def subscription_exists(self, name: str) -> None:
+        self._catalogue.known(name)
+
+    def subscriptions(self, now: int) -> list[SubscriptionView]:
+        return [self._view(s, now) for s in sorted(self._catalogue, key=lambda s: s.name)]
+
+    def _view(self, s: Subscription, now: int) -> SubscriptionView:
+        oldest = s.oldest(self._log.segments, self._log.durable_end)
+        oldest_ms = None if oldest is None else decode_stored(self._body(oldest)).time_ms
+        return SubscriptionView(s.name, s.settings, s.statistics(self._log.segments, now, oldest_ms))
+
+    def _body(self, position: int) -> bytes:
+        """One delivery JSON, wherever it is; a single small read blocks for it."""
+        bodies = self._bodies.get((position,)) or self._read([(position,)])
+        return bodies[0]
+
+    # -------------------------------------------------------------------------------------------- consumers
+
+    def attach(
+        self,
+        name: str,
+        *,
+        window: int | None,
+        send: Send,
+        label: str,
+        on_deleted: Callable[[], None],
+        once: bool = False,
+        size_max: int | None = None,
+    ) -> Consumer:
+        subscription = self._catalogue.known(name)
+        cap = subscription.settings.window_max
+        size = min(size_max or self.config.deliver.frame_bytes_max, self.config.deliver.frame_bytes_max)
+        consumer = Consumer(subscription, min(window or cap, cap), size, send, label, once=once)
+        subscription.attach(consumer)
+        self._on_deleted[consumer] = on_deleted
+        self._mark(subscription)
+        return consumer
+
+    def detach(self, consumer: Consumer, now: int) -> None:
+        self._on_deleted.pop(consumer, None)
+        subscription = consumer.subscription
+        if consumer in subscription.consumers:
+            subscription.detach(consumer, now)
+            self._write_news(subscription, now)
+            self._mark(subscription)
+
+    def unblock(self, consumer: Consumer) -> None:
+        if consumer in consumer.subscription.consumers:
+            consumer.blocked = False
+            consumer.update()
+            self._mark(consumer.subscription)
+
+    # ----------------------------------------------------------------------------------------- the push side
+
+    def _mark(self, subscription: Subscription) -> None:
+        """Note that `take` should look at `subscription`."""
+        if subscription.takers and not (subscription.loading or subscription.settings.paused or subscription.deleted):
+            self._ready[subscription] = None
+            self._ready_event.set()
+
+    async def wait_ready(self) -> None:
+        if not self._ready:
+            self._ready_event = trio.Event()
+            await self._ready_event.wait()
+
+    def take(self, now: int) -> tuple[Consumer, Delivery] | None:
+        deliver = self.config.deliver
+        while self._ready:
+            subscription = next(iter(self._ready))
+            del self._ready[subscription]
+            consumer = subscription.choose()
+            if consumer is None or subscription.loading or subscription.settings.paused:
+                continue
+            front = subscription.front
+            leases = subscription.take(
+                consumer,
+                self._log.segments,
+                self._log.durable_end,
+                deliver.frame_messages_max,
+                consumer.size_max,
+                now,
+            )
+            if leases or subscription.front != front:
+                self._mark(subscription)  # perhaps more; behind the others, so that all get their turn
+            self._write_news(subscription, now)
+            if leases:
+                if consumer.once:
+                    consumer.block()
+                return consumer, self._delivery(subscription, leases)
+        return None
+
+    def _delivery(self, subscription: Subscription, leases: list[Lease]) -> Delivery:
+        delivery = Delivery(subscription.name, subscription.settings.lease_ms)
+        if len(leases) > 1:
+            leases.sort(key=lambda lease: lease.first)
+        delivery.leases = list(leases)
+        for lease in leases:
+            piece = lease.slice
+            delivery.count += len(piece)
+            if piece.attempts:
+                delivery.attempts.update(dict.fromkeys(map(str, piece.positions), piece.attempts + 1))
+        for lease in leases:
+            bodies = self._bodies.get(lease.slice.positions)
+            if bodies is None:
+                delivery.bodies.clear()
+                self._loading[delivery] = subscription
+                subscription.loading = True
+                self._ready.pop(subscription, None)
+                break
+            delivery.bodies += bodies
+        return delivery
+
+    def is_loaded(self, delivery: Delivery) -> bool:
+        return delivery not in self._loading
+
+    async def load(self, delivery: Delivery) -> None:
+        subscription = self._loading[delivery]
+        pieces = [cast("Lease", lease).slice.positions for lease in delivery.leases]
+        try:
+            delivery.bodies = await trio.to_thread.run_sync(self._read, pieces)
+        finally:
+            del self._loading[delivery]
+            subscription.loading = False
+            self._mark(subscription)
+
+    def _read(self, pieces: Sequence[Sequence[int]]) -> list[bytes]:
+        """Bodies from the segments. Blocks. StoreError where one is damaged."""
+        bodies: list[bytes] = []
+        for positions in pieces:
+            rest = positions
+            for segment in list(self._log.segments):
+                here = [p for p in rest if segment.base <= p < segment.end]
+                if here:
+                    bodies += segment.read(self._log.files, here)
+        return bodies
+
+    def send(self, consumer: Consumer, delivery: Delivery, now: int) -> None:
+        if consumer in consumer.subscription.consumers:
+            consumer.send(delivery)
+
+    def handed(self, delivery: Delivery, now: int) -> None:
+        for lease in cast("list[Lease]", delivery.leases):
+            if lease.held:
+                lease.consumer.subscription.start(lease, now)
+
+    # ---------------------------------------------------------------------------------------------- settling
+
+    def settle(self, settlement: Settlement, now: int) -> None:
+        self._begin(now)
+        consumer = settlement.consumer
+        held = isinstance(consumer, Consumer) and consumer in consumer.subscription.consumers
+        for settle in settlement.settles:
+            if held and isinstance(consumer, Consumer):
+                met, unknown = consumer.subscription.settle(consumer, settle, now, random())
+                settlement.counts[settle.verb] += met
+                settlement.unknown += unknown
+            else:
+                settlement.unknown += count(normalise(settle.ranges))
+        if held and isinstance(consumer, Consumer):
+            self._write_news(consumer.subscription, now, lazy=settlement.done is None)
+            self._mark(consumer.subscription)
+            _tell_released(consumer)
+        if settlement.done is not None:
+            self._log.submit(settlement)
+
+    def tick(self, now: int) -> None:
+        touched: dict[Subscription, None] = {}
+        for item in self._wheel.advance(now):
+            if isinstance(item, Lease):
+                subscription = item.consumer.subscription
+                subscription.expire(item, now)
+                _tell_released(item.consumer)
+            else:
+                subscription = item.subscription
+                subscription.due(item)
+            touched[subscription] = None
+        for subscription in touched:
+            self._write_news(subscription, now)
+            self._mark(subscription)
+
+    def _write_news(self, subscription: Subscription, now: int, *, lazy: bool = True) -> None:
+        """Put what was settled into the log, and collect what must be dead-lettered."""
+        if subscription.news:
+            self._begin(now)
+            for settled in subscription.news:
+                body = records.encode_settle(settled.cause, settled.count, settled.ranges)
+                self._log.control(Kind.SETTLE, body, number=subscription.number, lazy=lazy)
+            subscription.news.clear()
+        if subscription.doomed:
+            self._doomed += subscription.doomed
+            subscription.doomed.clear()
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        doomed, self._doomed = self._doomed, []
+        letters: list[DeadLetter] = []
+        for item in doomed:
+            topic = item.subscription.settings.dead_letter_topic(item.subscription.name)
+            rest: Slice | None = item.slice
+            while rest is not None:
+                piece, rest = rest.cut(1) if len(rest) > 1 else (rest, None)
+                letters.append(
+                    DeadLetter(
+                        topic=topic or f"dead.{item.subscription.name}",
+                        body=await self._body_async(piece.first),
+                        subscription=item.subscription.name,
+                        attempts=piece.attempts,
+                        cause=item.cause,
+                        reason=item.reason,
+                        handle=(item.subscription, piece),
+                    )
+                )
+        return letters
+
+    async def _body_async(self, position: int) -> bytes:
+        found = self._bodies.get((position,))
+        return found[0] if found else (await trio.to_thread.run_sync(self._read, [(position,)]))[0]
+
+    def bury(self, dead: DeadLetter, now: int) -> None:
+        subscription, piece = dead.handle
+        if not subscription.deleted:
+            subscription.bury(piece)
+            self._write_news(subscription, now)
+
+    # ----------------------------------------------------------------------------------------------- asking
+
+    def statistics(self) -> EngineStatistics:
+        log = self._log
+        return EngineStatistics(
+            positions_end=log.end,
+            durable_end=log.durable_end,
+            pending_bytes=log.pending_bytes,
+            commits=log.statistics.commits,
+            commit_seconds=log.statistics.commit_seconds,
+            records=log.statistics.records,
+            bytes=log.statistics.bytes,
+            checkpoints=log.statistics.checkpoints,
+            segments=len(log.segments),
+            segments_released=log.statistics.segments_released,
+            bodies_bytes=self._bodies.size,
+            bodies_hits=self._bodies.hits,
+            bodies_misses=self._bodies.misses,
+            dedup_ids=len(self._dedup),
+        )
+
+    def _begin(self, now: int) -> None:
+        """Before anything is written: seal a full segment; refuse where the store has failed."""
+        try:
+            self._log.begin(now)
+        except StoreError as error:
+            raise GatewayError("store_failed", f"{error}; the gateway is going down") from None
+
+
+def _tell_released(consumer: Consumer) -> None:
+    if not consumer.in_flight and consumer.on_released is not None:
+        consumer.on_released(consumer)

@@ -1,0 +1,158 @@
+"""admit: is this something the gateway takes? Limits and topics, each message answered for itself.
+
+Also the door that edges publish through: `submit` is where a full gateway pushes back to its producers.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from gateway.config import Limits
+from gateway.config import Ring as RingSettings
+from gateway.errors import GatewayError
+from gateway.flow.ring import Budget, Ring, overloaded
+from gateway.model import Batch, Message, check_topic
+from gateway.wire import payload
+
+_TOPICS_MAX: Final = 100_000
+"""Topics remembered as valid; beyond it the memory starts anew."""
+_TTL_MS_MAX: Final = 10 * 365 * 24 * 3600 * 1000  # ten years: keeps sums of times far from 2^53
+_DEEP: Final = 1800  # bytes; a shorter payload cannot be nested too deep
+
+
+class Admit:
+    """The first stage."""
+
+    def __init__(self, limits: Limits, ring: RingSettings, forward: Ring[Batch]) -> None:
+        self.ring: Ring[Batch] = Ring("admit", ring.items_max)
+        self.budget = Budget(ring.bytes_max)
+        self.closed: GatewayError | None = None
+        """Set while nothing is accepted: the gateway drains, or its store has failed."""
+        self._limits = limits
+        self._wait_s = ring.wait_ms / 1000
+        self._forward = forward
+        self._topics: set[str] = set()
+
+    async def submit(self, batch: Batch) -> None:
+        """Send `batch` on its way; its `done` will be called. Raises GatewayError where there is no room for it."""
+        if self.closed:
+            raise self.closed
+        await self.budget.take(batch.size, self._wait_s)
+        done = batch.done
+
+        def finish(finished: Batch) -> None:
+            self.budget.give(batch.size)
+            done(finished)
+
+        batch.done = finish
+        try:
+            self.ring.put_nowait(batch, len(batch.messages))
+        except trio.WouldBlock:
+            await self._wait_for_place(batch)
+
+    async def _wait_for_place(self, batch: Batch) -> None:
+        sent = False
+        try:
+            with trio.move_on_after(self._wait_s):
+                await self.ring.put(batch, len(batch.messages))
+                sent = True
+        finally:
+            if not sent:
+                self.budget.give(batch.size)
+        if not sent:
+            raise overloaded(self._wait_s)
+
+    async def run(self) -> None:
+        while True:
+            batch = await self.ring.get()
+            began = trio.current_time()
+            if not batch.trusted:
+                self.check(batch)
+            self.ring.count_busy(trio.current_time() - began)
+            await self._forward.put(batch, len(batch.messages))
+
+    def check(self, batch: Batch) -> None:
+        """Answer the messages that are not taken."""
+        limits, topics = self._limits, self._topics
+        size_max, chars_max = limits.payload_bytes_max, limits.id_chars_max
+        for index, message in enumerate(batch.messages):
+            if (
+                message.topic in topics
+                and 0 < len(memoryview(message.data)) <= min(size_max, _DEEP)
+                and message.data_base64 is None
+                and message.content_type is None
+                and message.attributes is None
+                and message.key is None
+                and (message.id is None or 0 < len(message.id) <= chars_max)
+                and not message.delay_ms
+                and not message.ttl_ms
+            ):
+                continue  # the usual message, at 0.3 us
+            if batch.results is not None and batch.results[index] is not None:
+                continue
+            try:
+                self._check(message)
+            except GatewayError as error:
+                batch.answer(index, error)
+                self.ring.count_refused(1)
+
+    def _check(self, message: Message) -> None:
+        if message.topic not in self._topics:
+            check_topic(message.topic)
+            if len(self._topics) >= _TOPICS_MAX:
+                self._topics.clear()
+            self._topics.add(message.topic)
+        self._check_payload(message)
+        for name, value in (("id", message.id), ("key", message.key)):
+            if value is not None and len(value) > self._limits.id_chars_max:
+                raise GatewayError(
+                    "bad_request", f"{name}: {len(value)} characters; at most {self._limits.id_chars_max} are allowed"
+                )
+        if message.id == "":
+            raise GatewayError("bad_request", "id: is empty; leave it out to be given one")
+        self._check_attributes(message)
+        for name, milliseconds in (("delay_ms", message.delay_ms), ("ttl_ms", message.ttl_ms)):
+            if milliseconds < 0:
+                raise GatewayError("bad_request", f"{name}: {milliseconds} is negative")
+        if message.delay_ms > self._limits.delay_ms_max:
+            raise GatewayError(
+                "bad_request", f"delay_ms: {message.delay_ms} is more than {self._limits.delay_ms_max} (30 days)"
+            )
+        if message.ttl_ms > _TTL_MS_MAX:
+            raise GatewayError("bad_request", f"ttl_ms: {message.ttl_ms} is more than {_TTL_MS_MAX}; 0 is for ever")
+
+    def _check_payload(self, message: Message) -> None:
+        raw = memoryview(message.data)
+        if bool(len(raw)) == (message.data_base64 is not None):
+            raise GatewayError("bad_request", "a message carries either data (JSON) or data_base64 (anything else)")
+        if message.data_base64 is not None:
+            size = payload.check_base64(message.data_base64)
+            if message.content_type is not None and not payload.is_media_type(message.content_type):
+                raise GatewayError("bad_request", "content_type: must be a media type, such as text/plain")
+        else:
+            size = len(raw)
+            if message.content_type is not None:
+                raise GatewayError("bad_request", "content_type: goes with data_base64; data is always JSON")
+        if size > self._limits.payload_bytes_max:
+            raise GatewayError(
+                "payload_too_large",
+                f"the payload has {size} bytes; at most {self._limits.payload_bytes_max} are allowed "
+                f"(limits.payload_bytes_max)",
+            )
+        if len(raw) > _DEEP:
+            payload.check_depth(message.data)
+
+    def _check_attributes(self, message: Message) -> None:
+        if not message.attributes:
+            return
+        size = sum(len(k.encode()) + len(v.encode()) for k, v in message.attributes.items())
+        if size > self._limits.attributes_bytes_max:
+            raise GatewayError(
+                "attributes_too_large",
+                f"the attributes have {size} bytes; at most {self._limits.attributes_bytes_max} are allowed "
+                f"(limits.attributes_bytes_max)",
+            )
+        if "" in message.attributes:
+            raise GatewayError("bad_request", "attributes: a name is empty")

@@ -1,0 +1,58 @@
+"""notify: it is true now. Producers and settling clients get their answer; the engine has woken the subscriptions."""
+
+from __future__ import annotations
+
+import attrs
+
+from gateway.engine.base import Engine
+from gateway.model import Batch
+
+
+@attrs.define
+class NotifyStatistics:
+    """Counters since the start."""
+
+    commits: int = 0
+    batches: int = 0
+    accepted: int = 0
+    refused: int = 0
+    duplicates: int = 0
+    settlements: int = 0
+
+
+class Notify:
+    """The stage behind the flusher."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.statistics = NotifyStatistics()
+        self._engine = engine
+
+    async def run(self) -> None:
+        statistics = self.statistics
+        while True:
+            entries = await self._engine.committed()
+            statistics.commits += 1
+            for entry in entries:
+                if isinstance(entry, Batch):
+                    self._count(entry)
+                    entry.done(entry)
+                else:
+                    statistics.settlements += 1
+                    if entry.done is not None:
+                        entry.done(entry)
+
+    def _count(self, batch: Batch) -> None:
+        statistics = self.statistics
+        statistics.batches += 1
+        if batch.error is not None:
+            statistics.refused += len(batch.messages)
+        elif batch.results is None:
+            statistics.accepted += len(batch.messages)
+        else:
+            for result in batch.results:
+                if isinstance(result, Exception):
+                    statistics.refused += 1
+                elif result is not None and result.duplicate:
+                    statistics.duplicates += 1
+                else:
+                    statistics.accepted += 1

@@ -1,0 +1,128 @@
+"""The bounded channel in front of a stage, and the byte budget of everything under way.
+
+A ring is a trio memory channel that counts. Its items are batches, so a task switch, which costs as much as the work on
+a message, is paid once a batch; and a stage that wakes takes all that waits before it sleeps again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import attrs
+import trio
+
+from gateway.errors import GatewayError
+
+T = TypeVar("T")
+
+
+@attrs.define
+class RingStatistics:
+    """Counters since the start; `depth` is now."""
+
+    name: str
+    items_max: int
+    depth: int = 0
+    items: int = 0
+    messages: int = 0
+    waits: int = 0
+    refused: int = 0
+    busy_seconds: float = 0.0
+
+
+class Ring(Generic[T]):
+    """A bounded channel for one receiving stage and any number of senders."""
+
+    def __init__(self, name: str, items_max: int) -> None:
+        self._send, self._receive = trio.open_memory_channel[T](items_max)
+        self._statistics = RingStatistics(name, items_max)
+
+    async def put(self, item: T, messages: int = 1) -> None:
+        """Add `item`, of so many messages; waits while the ring is full."""
+        self._statistics.items += 1
+        self._statistics.messages += messages
+        try:
+            self._send.send_nowait(item)
+        except trio.WouldBlock:
+            self._statistics.waits += 1
+            await self._send.send(item)
+
+    def put_nowait(self, item: T, messages: int = 1) -> None:
+        """Add `item`; trio.WouldBlock where the ring is full."""
+        self._send.send_nowait(item)
+        self._statistics.items += 1
+        self._statistics.messages += messages
+
+    async def work(self, stage: Callable[[T], None]) -> None:
+        """Call `stage` with each item, forever. Sleeps only when nothing waits."""
+        receive, statistics = self._receive, self._statistics
+        while True:
+            item = await receive.receive()
+            began = trio.current_time()
+            stage(item)
+            for _ in range(statistics.items_max):  # then let others run
+                try:
+                    item = receive.receive_nowait()
+                except trio.WouldBlock:
+                    break
+                stage(item)
+            statistics.busy_seconds += trio.current_time() - began
+
+    async def get(self) -> T:
+        """The next item; for stages that have to wait while they work."""
+        return await self._receive.receive()
+
+    def get_nowait(self) -> T:
+        """The next item; trio.WouldBlock where there is none."""
+        return self._receive.receive_nowait()
+
+    def count_refused(self, messages: int) -> None:
+        self._statistics.refused += messages
+
+    def count_busy(self, seconds: float) -> None:
+        self._statistics.busy_seconds += seconds
+
+    def statistics(self) -> RingStatistics:
+        return attrs.evolve(self._statistics, depth=self._receive.statistics().current_buffer_used)
+
+
+class Budget:
+    """Bytes of publishes that may be under way in all stages together. A waiting producer is a paused socket."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.used = 0
+        self.waits = 0
+        self._freed = trio.Event()
+
+    async def take(self, size: int, wait_s: float) -> None:
+        """Take `size` bytes; waits up to `wait_s` for them, then GatewayError `overloaded`."""
+        if self.used + size > self.bytes_max and self.used:
+            self.waits += 1
+            with trio.move_on_after(wait_s):
+                while self.used + size > self.bytes_max and self.used:
+                    await self._freed.wait()
+            if self.used + size > self.bytes_max and self.used:
+                raise overloaded(wait_s)
+        self.used += size
+
+    async def wait_empty(self) -> None:
+        """Wait until nothing is under way."""
+        while self.used:
+            await self._freed.wait()
+
+    def give(self, size: int) -> None:
+        self.used -= size
+        self._freed.set()
+        self._freed = trio.Event()
+
+
+def overloaded(waited_s: float) -> GatewayError:
+    """No place within the time a producer may be kept waiting."""
+    return GatewayError(
+        "overloaded",
+        f"the gateway had no room for this within {waited_s:g} s; publish slower, or try again",
+        retry_after_s=max(1, math.ceil(waited_s)),
+    )

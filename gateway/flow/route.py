@@ -1,0 +1,22 @@
+"""route: who is this for? Asks the engine once for each topic, and remembers."""
+
+from __future__ import annotations
+
+from gateway.engine.base import Engine
+from gateway.flow.ring import Ring
+from gateway.model import Batch
+
+
+class Route:
+    """The second stage."""
+
+    def __init__(self, engine: Engine, items_max: int, forward: Ring[Batch]) -> None:
+        self.ring: Ring[Batch] = Ring("route", items_max)
+        self._engine = engine
+        self._forward = forward
+
+    async def run(self) -> None:
+        while True:
+            batch = await self.ring.get()
+            self._engine.route(batch)
+            await self._forward.put(batch, len(batch.messages))

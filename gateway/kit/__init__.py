@@ -1,0 +1,1 @@
+"""Pure structures. No I/O, no clock: `now` is an argument."""

@@ -1,0 +1,288 @@
+"""The words everyone speaks: values that pass between rooms. No I/O, no clock, no run loop.
+
+A `Message` is what a producer sends; a `Batch` is one producer's call on its way through the stages; a `Delivery` is
+what one consumer is handed; a `Settlement` is what it says back. `SubscriptionSettings` is the durable description of
+a subscription as the control plane takes it (protocol.md §5).
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import attrs
+import msgspec
+
+from gateway.errors import GatewayError
+
+Position = int
+"""A message's place in the log: unique and growing within one store's life, below 2^53."""
+
+Ranges = Sequence[tuple[int, int]]
+"""Closed ranges of positions `(lo, hi)`, lo <= hi, as settling operations carry them."""
+
+Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+
+POSITION_MAX: Final = 2**53 - 1
+JSON_DEPTH_MAX: Final = 900
+"""Deepest payload taken, in nested arrays and objects: a delivery wraps it thrice, common parsers stop at 1,000."""
+
+_WORD = r"[A-Za-z0-9_-]+"
+_TOPIC = re.compile(rf"{_WORD}(?:\.{_WORD})*")
+_PATTERN = re.compile(rf"(?:>|(?:{_WORD}|\*)(?:\.(?:{_WORD}|\*))*(?:\.>)?)")
+TOPIC_BYTES_MAX: Final = 255
+NAME_BYTES_MAX: Final = 250
+"""Five fewer than a topic's, so that `dead.<name>` is a topic too."""
+
+
+def check_topic(topic: str) -> str:
+    """Return `topic`, or raise `bad_topic`: dot-separated words of [A-Za-z0-9_-], at most 255 bytes."""
+    if len(topic) <= TOPIC_BYTES_MAX and _TOPIC.fullmatch(topic):
+        return topic
+    raise GatewayError("bad_topic", f"topic {_short(topic)}: {_why_bad(topic, 'topic')}")
+
+
+def check_pattern(pattern: str) -> str:
+    """Return `pattern`, or raise `bad_pattern`: a topic where `*` stands for one word and a final `>` for the rest."""
+    if len(pattern) <= TOPIC_BYTES_MAX and _PATTERN.fullmatch(pattern):
+        return pattern
+    raise GatewayError("bad_pattern", f"pattern {_short(pattern)}: {_why_bad(pattern, 'pattern')}")
+
+
+def check_subscription_name(name: str) -> str:
+    """Return `name`, or raise `bad_name`: shaped like a topic, at most 250 bytes."""
+    if len(name) <= NAME_BYTES_MAX and _TOPIC.fullmatch(name):
+        return name
+    raise GatewayError(
+        "bad_name",
+        f"subscription name {_short(name)}: use words of A-Z a-z 0-9 _ - joined by single dots, "
+        f"at most {NAME_BYTES_MAX} characters",
+    )
+
+
+def _why_bad(text: str, what: str) -> str:
+    if not text:
+        return f"it is empty; a {what} is words joined by dots, such as trade.order.paid"
+    if len(text) > TOPIC_BYTES_MAX:
+        return f"it has {len(text)} characters; at most {TOPIC_BYTES_MAX} are allowed"
+    if "" in text.split("."):
+        return "it has an empty word; write words joined by single dots, such as trade.order.paid"
+    if what == "pattern" and ">" in text:
+        return "> stands alone as the last word only, such as trade.>"
+    if what == "pattern" and "*" in text:
+        return "* stands for one whole word, such as trade.*.paid"
+    return "a word may hold A-Z a-z 0-9 _ - only"
+
+
+def _short(text: str) -> str:
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    return '"' + shown.encode("unicode_escape").decode() + '"'
+
+
+class Durability(enum.StrEnum):
+    """What was reached before a publish is answered; an answer never claims more than happened."""
+
+    FSYNCED = "fsynced"
+    WRITTEN = "written"
+
+
+class Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One message as a producer sends it; exactly the members of protocol.md §4 `publish`.
+
+    Decoded straight from the wire: `data` keeps the producer's bytes untouched (a span of JSON text; empty where there
+    is none). A payload that is not JSON arrives in `data_base64` with its `content_type`.
+    """
+
+    topic: str
+    data: msgspec.Raw = msgspec.Raw(b"")
+    data_base64: str | None = None
+    content_type: str | None = None
+    id: str | None = None
+    key: str | None = None
+    attributes: dict[str, str] | None = None
+    delay_ms: int = 0
+    ttl_ms: int = 0
+
+
+@attrs.frozen
+class Stored:
+    """A message's place after `append`: what the producer is told."""
+
+    id: str
+    position: Position
+    duplicate: bool = False
+
+
+Result = Stored | GatewayError
+
+
+class Batch:
+    """One producer's publish call on its way through the stages.
+
+    `results` is aligned with `messages`: None until known, a GatewayError for a refused message, a Stored once it has
+    its place. The common case, every message new and accepted, keeps no object per message: `first` is then the
+    position of messages[0], the others follow on, and `results` stays None.
+    """
+
+    __slots__ = ("done", "durability", "error", "first", "messages", "results", "routes", "size", "time_ms", "trusted")
+
+    def __init__(
+        self, messages: list[Message], durability: Durability, size: int, done: Callable[[Batch], None]
+    ) -> None:
+        self.messages = messages
+        self.durability = durability
+        self.size = size  # bytes as received; what the rings count
+        self.done = done  # called once, without waiting: the outcome is known and durable as asked
+        self.trusted = False  # made by the gateway itself: limits are not asked
+        self.time_ms = 0
+        self.routes: Sequence[object] = ()  # per message, the engine's own route; set by `route`
+        self.results: list[Result | None] | None = None
+        self.first: Position = -1
+        self.error: GatewayError | None = None  # the whole batch failed with this
+
+    def answer(self, index: int, result: Result) -> None:
+        """Answer message `index`; with an error, or as a repeat, it goes no further."""
+        if self.results is None:
+            self.results = [None] * len(self.messages)
+        self.results[index] = result
+
+    def fail(self, error: GatewayError) -> None:
+        """Answer the whole batch with `error`."""
+        self.error = error
+        self.done(self)
+
+
+class Delivery:
+    """What one consumer is handed at once: stored bytes, joined by the edge into a frame or an answer.
+
+    `bodies` are the delivery JSON objects in position order; `attempts` names only what is delivered again.
+    """
+
+    __slots__ = ("attempts", "bodies", "count", "lease_ms", "leases", "size", "subscription")
+
+    def __init__(self, subscription: str, lease_ms: int) -> None:
+        self.subscription = subscription
+        self.lease_ms = lease_ms
+        self.leases: list[object] = []  # the engine's own; started when the frame has been handed to the socket
+        self.bodies: list[bytes] = []
+        self.attempts: dict[str, int] = {}  # by position, as text: JSON's keys
+        self.count = 0
+        self.size = 0  # bytes of the bodies
+
+
+class Verb(enum.StrEnum):
+    """What a consumer can say of a message that it was leased."""
+
+    ACK = "ack"
+    NACK = "nack"
+    EXTEND = "extend"
+    TERM = "term"
+
+
+@attrs.frozen
+class Settle:
+    """One verb over ranges of positions. `delay_ms` None: the subscription's backoff decides."""
+
+    verb: Verb
+    ranges: Ranges
+    delay_ms: int | None = None
+    lease_ms: int | None = None
+    reason: str = ""
+
+
+class Settlement:
+    """What one consumer says in one call, on its way through `settle`; `done` is called once the answer is true."""
+
+    __slots__ = ("consumer", "counts", "done", "error", "settles", "unknown")
+
+    def __init__(
+        self, consumer: object, settles: list[Settle], done: Callable[[Settlement], None] | None = None
+    ) -> None:
+        self.consumer = consumer  # an engine consumer; None where the lease is not known any more
+        self.settles = settles
+        self.done = done  # None: nobody waits, so the log may take its time
+        self.counts = dict.fromkeys(Verb, 0)
+        self.unknown = 0
+        self.error: GatewayError | None = None
+
+
+class Start(enum.StrEnum):
+    """Where a new subscription begins to read."""
+
+    START = "start"
+    END = "end"
+
+
+BACKOFF_MS_DEFAULT: Final = (10_000, 30_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 7_200_000)
+LEASE_MS_MAX: Final = 12 * 3600 * 1000
+
+
+@attrs.frozen(kw_only=True)
+class SubscriptionSettings:
+    """The durable settings of a subscription, as protocol.md §5 names them. Defaults are design §5's.
+
+    `dead_letter` None means the default topic `dead.<name>`; an empty string switches dead letters off.
+    """
+
+    topics: tuple[str, ...]
+    lease_ms: int = 30_000
+    attempts_max: int = 16
+    backoff_ms: tuple[int, ...] = BACKOFF_MS_DEFAULT
+    dead_letter: str | None = None
+    window_max: int = 1000
+    start: Start = Start.END
+    paused: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if not self.topics:
+            raise GatewayError("bad_request", "topics: name at least one topic pattern, such as trade.>")
+        if len(self.topics) > 1000:
+            raise GatewayError("bad_request", f"topics: {len(self.topics)} patterns; at most 1000 are allowed")
+        for pattern in self.topics:
+            check_pattern(pattern)
+        _within("lease_ms", self.lease_ms, 100, LEASE_MS_MAX)
+        _within("attempts_max", self.attempts_max, 1, 1_000_000)
+        _within("window_max", self.window_max, 1, 1_000_000)
+        _within("backoff_ms: number of steps", len(self.backoff_ms), 1, 100)
+        for step in self.backoff_ms:
+            _within("backoff_ms", step, 0, 30 * 24 * 3600 * 1000)
+        if self.dead_letter:
+            check_topic(self.dead_letter)
+
+    def dead_letter_topic(self, name: str) -> str | None:
+        """The topic dead letters of the subscription `name` go to; None where they are switched off."""
+        if self.dead_letter is None:
+            return f"dead.{name}"
+        return self.dead_letter or None
+
+
+def _within(what: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise GatewayError("bad_request", f"{what}: {value} is not between {low} and {high}")
+
+
+@attrs.frozen
+class SubscriptionStatistics:
+    """Promise 6 in numbers: routed = acked + in flight + waiting + delayed + expired + dead-lettered."""
+
+    waiting: int
+    in_flight: int
+    delayed: int
+    routed: int
+    acked: int
+    expired: int
+    dead_lettered: int
+    oldest_ms: int | None
+    """Publish time of the oldest unsettled message; None where everything is settled."""
+    consumers: int
+
+
+@attrs.frozen
+class SubscriptionView:
+    """One subscription as the control plane shows it."""
+
+    name: str
+    settings: SubscriptionSettings
+    statistics: SubscriptionStatistics

@@ -1,0 +1,296 @@
+"""The composition root: builds every room, hands each its channels, opens the nursery. Reads like the map.
+
+edges --> admit.ring --> route.ring --> append.ring --> log <-- flusher --> notify --> answers
+                                                                  |
+consumers <-- deliver <-- engine.ready <--------------------------+--- redeliver (the clock)
+    |                          ^
+    +--> settle.ring --> settle+
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from gateway import __version__
+from gateway.config import Config
+from gateway.control.app import ControlPlane
+from gateway.control.sources import Sources
+from gateway.edge.connections import Connections
+from gateway.edge.http import HttpConnection
+from gateway.edge.listener import Listener
+from gateway.edge.longpoll import LongPoll
+from gateway.edge.plane import DataPlane
+from gateway.edge.publish import Publisher
+from gateway.edge.stream import OutboxStream
+from gateway.edge.watchdog import Watchdog
+from gateway.edge.websocket import Services
+from gateway.engine.clock import Clock
+from gateway.engine.embedded import EmbeddedEngine
+from gateway.errors import ConfigError, GatewayError, StoreError
+from gateway.flow.admit import Admit
+from gateway.flow.append import Append
+from gateway.flow.deliver import Deliver
+from gateway.flow.notify import Notify
+from gateway.flow.redeliver import Redeliver
+from gateway.flow.route import Route
+from gateway.flow.settle import Settle
+from gateway.wire.http import encode_response, error_response
+
+_log = structlog.get_logger("gateway.node")
+
+
+class Node:
+    """One gateway. `run` is its life; `address` and `control_address` are known once `ready` is set."""
+
+    def __init__(self, config: Config) -> None:
+        items_max = config.ring.items_max
+        self.config = config
+        self.name = socket.gethostname()
+        self.ready = trio.Event()
+        self.draining = False
+        self.clock = Clock()
+        self.engine = engine = EmbeddedEngine(config, self.clock)
+
+        # the way, from its end to its beginning
+        self.append = Append(engine, items_max, self.clock)
+        self.route = Route(engine, items_max, self.append.ring)
+        self.admit = Admit(config.limits, config.ring, self.route.ring)
+        self.notify = Notify(engine)
+        self.deliver = Deliver(engine, self.clock)
+        self.settle = Settle(engine, items_max, self.clock)
+        self.redeliver = Redeliver(engine, config.deliver.tick_ms, self.clock, self.admit.submit)
+
+        # the edges
+        self.connections = Connections()
+        self.watchdog = Watchdog()
+        self.watchdog.every_tick(lambda _now: self.clock.steer())
+        self.longpoll = LongPoll(engine, self.settle.ring, config.pull, self.clock)
+        self._http: dict[HttpConnection, None] = {}
+        self._stop = trio.Event()
+        self._address = self._control_address = ""
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT of the data plane."""
+        return self._address
+
+    @property
+    def control_address(self) -> str:
+        return self._control_address
+
+    # -------------------------------------------------------------------------------------------------- run
+
+    async def run(self) -> None:
+        """From opening the store to its last sync. Raises ConfigError, StoreLockedError or StoreError."""
+        try:
+            await self.engine.open()
+            await self._run()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.engine.aclose()
+
+    async def _run(self) -> None:
+        config = self.config
+        data = Listener("data", config.listen.data, config.listen.backlog)
+        control = Listener("control", config.listen.control, config.listen.backlog)
+        self._address, self._control_address = data.address, control.address
+        services = Services(
+            config=config,
+            engine=self.engine,
+            admit=self.admit,
+            settle=self.settle.ring,
+            connections=self.connections,
+            watchdog=self.watchdog,
+            clock=self.clock,
+            node=self.name,
+        )
+        publisher = Publisher(self.admit, config.limits, self.engine.epoch)
+        plane = DataPlane(services, publisher, self.longpoll)
+        control_plane = ControlPlane(self._sources([data, control]))
+
+        async def serve_data(stream: OutboxStream, remote: str) -> None:
+            if data.open > config.listen.connections_max:
+                await self._refuse(stream)
+                return
+            await self._serve_http(HttpConnection(stream, remote, config.http, self.watchdog, plane, plane.upgrade))
+
+        async def serve_control(stream: OutboxStream, remote: str) -> None:
+            await self._serve_http(HttpConnection(stream, remote, config.http, self.watchdog, control_plane))
+
+        async with trio.open_nursery() as edges, trio.open_nursery() as flow:
+            flow.start_soon(self.engine.run)
+            flow.start_soon(self.append.run)
+            flow.start_soon(self.route.run)
+            flow.start_soon(self.admit.run)
+            flow.start_soon(self.notify.run)
+            flow.start_soon(self.deliver.run)
+            flow.start_soon(self.settle.run)
+            flow.start_soon(self.redeliver.run)
+            flow.start_soon(self.longpoll.run)
+            flow.start_soon(self.watchdog.run)
+            edges.start_soon(data.run, serve_data)
+            edges.start_soon(control.run, serve_control)
+            tune_collector()
+            self.ready.set()
+            await self._stop.wait()
+            await self._drain(data)
+            edges.cancel_scope.cancel()
+            flow.cancel_scope.cancel()
+
+    async def _serve_http(self, connection: HttpConnection) -> None:
+        self._http[connection] = None
+        try:
+            await connection.serve()
+        finally:
+            del self._http[connection]
+
+    async def _refuse(self, stream: OutboxStream) -> None:
+        """One connection too many: say so, in HTTP, and close."""
+        error = GatewayError(
+            "connection_limit",
+            f"the gateway has {self.config.listen.connections_max} connections (listen.connections_max); try again",
+        )
+        stream.offer(encode_response(error_response(error), self.watchdog.date, keep_alive=False))
+        with trio.move_on_after(1):
+            await stream.wait_drained()
+        stream.abort()
+
+    def _sources(self, listeners: list[Listener]) -> Sources:
+        return Sources(
+            config=self.config,
+            node=self.name,
+            engine=self.engine,
+            clock=self.clock,
+            admit=self.admit,
+            route=self.route,
+            append=self.append,
+            notify=self.notify,
+            deliver=self.deliver,
+            settle=self.settle,
+            redeliver=self.redeliver,
+            longpoll=self.longpoll,
+            connections=self.connections,
+            listeners=listeners,
+            not_ready=lambda: self.admit.closed.message if self.admit.closed else None,
+        )
+
+    # ------------------------------------------------------------------------------------------------ drain
+
+    def stop(self) -> None:
+        """Begin the drain; `run` returns when it is over."""
+        self._stop.set()
+
+    async def _drain(self, data: Listener) -> None:
+        """Accept nothing new, let clients finish, cut those that have not in time (design §3)."""
+        self.admit.closed = GatewayError("draining", "the gateway is going down; try again elsewhere or later", 2)
+        data.close()
+        self.longpoll.drain()
+        for connection in self.connections:
+            connection.drain()
+        with trio.move_on_after(self.config.shutdown.drain_s):
+            await self.connections.wait_empty()
+        for connection in self.connections:
+            connection.close(3001, "shutdown")
+        for http in list(self._http):
+            http.drain()
+        with trio.move_on_after(self.config.websocket.close_timeout_s):
+            await self.connections.wait_empty()
+            await self.admit.budget.wait_empty()
+
+
+def tune_collector() -> None:
+    """What lives as long as the process is looked at no more; the rest seldom.
+
+    The hot path makes tuples, bytes and slotted objects that die young by reference count; cycles are rare. Measured
+    with `gateway bench`: see the line of GC pauses in its report.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+# ------------------------------------------------------------------------------------------------------ process
+
+
+def run(config: Config, announce: Callable[[Node], None] | None = None) -> None:
+    """Run a gateway until TERM or INT. Raises ConfigError, StoreLockedError, StoreError, or ForcedExitError."""
+    try:
+        trio.run(_main, config, announce or print_banner, restrict_keyboard_interrupt_to_checkpoints=True)
+    except BaseExceptionGroup as group:
+        raise _first(group) from None
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that says most: a nursery wraps even a single one."""
+    for error in group.exceptions:
+        found = _first(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, StoreError | ConfigError):
+            return found
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+class ForcedExitError(Exception):
+    """A second signal came while draining; what was answered is on the disk all the same."""
+
+
+async def _main(config: Config, announce: Callable[[Node], None]) -> None:
+    node = Node(config)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_signals, node)
+        nursery.start_soon(_announce, node, announce)
+        await node.run()
+        nursery.cancel_scope.cancel()
+
+
+async def _announce(node: Node, announce: Callable[[Node], None]) -> None:
+    await node.ready.wait()
+    announce(node)
+    notify_systemd("READY=1")
+
+
+async def _signals(node: Node) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            if node.draining:
+                raise ForcedExitError(signal.Signals(number).name)
+            _log.info("draining; a second signal ends at once", signal=signal.Signals(number).name)
+            node.draining = True
+            notify_systemd("STOPPING=1")
+            node.stop()
+
+
+def notify_systemd(state: str) -> None:
+    """Tell the service manager (sd_notify(3)), where there is one."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    address = "\0" + path[1:] if path.startswith("@") else path
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(state.encode(), address)
+    except OSError as error:
+        _log.warning("cannot notify the service manager", error=str(error))
+
+
+def print_banner(node: Node) -> None:
+    """Where it listens, and what to try."""
+    data, control = node.address, node.control_address
+    print(
+        f"""push gateway {__version__}   store: {os.path.abspath(node.config.store.directory)}
+  data plane     http://{data}      ws://{data}/v1/connect
+  control plane  http://{control}
+try
+  curl -X PUT http://{control}/v1/subscriptions/hello -d '{{"topics":["hello.>"]}}'
+  curl --json '{{"text":"hello"}}' http://{data}/v1/topics/hello.world/messages
+  curl -X POST http://{data}/v1/subscriptions/hello/pull -d '{{"wait_ms":1000}}'
+Ctrl-C drains and ends.""",
+        flush=True,
+    )

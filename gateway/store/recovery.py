@@ -1,0 +1,190 @@
+"""From the files of a directory to segments with their index, and a replay of what happened since the checkpoint.
+
+A torn tail of the last segment is cut: it was never answered for. Damage anywhere else is an error that names the file
+and the byte; nothing is skipped. Everything here blocks and runs before the first connection is accepted.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import attrs
+import orjson
+import structlog
+
+from gateway.errors import StoreError
+from gateway.store import checkpoint as checkpoints
+from gateway.store import record as records
+from gateway.store.checkpoint import Checkpoint
+from gateway.store.files import Files
+from gateway.store.record import Kind, Record
+from gateway.store.segment import Segment, read_all
+
+LOCK_NAME: Final = "lock"
+_SEGMENT: Final = re.compile(r"(\d{10})\.log")
+_log = structlog.get_logger("gateway.store")
+
+
+class Replay(Protocol):
+    """Who is told what the log holds. Records before the checkpoint are not told again, but for messages' routes."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The state of the checkpoint; called once, first, where there is one."""
+
+    def message(self, record: Record, topic: str, numbers: tuple[int, ...], *, new: bool) -> None:
+        """A message; `new` where it stands behind the checkpoint."""
+
+    def control(self, record: Record) -> None:
+        """A SETTLE, SUBSCRIPTION or BACKFILL behind the checkpoint."""
+
+
+@attrs.define
+class Recovered:
+    """What was found. `epoch` is empty where the store is new."""
+
+    epoch: str
+    segments: list[Segment]
+    cut_bytes: int
+    """Bytes of a torn tail that were cut."""
+    foreign: list[str]
+    """Names in the directory that are not ours."""
+
+
+def segment_name(number: int) -> str:
+    return f"{number:010d}.log"
+
+
+def recover(files: Files, directory: Path, replay: Replay) -> Recovered:
+    """Read the store. Raises StoreError where it cannot be trusted."""
+    numbers, foreign = _classify(files, directory)
+    checkpoint = _load_checkpoint(files, directory, numbers)
+    found = Recovered(checkpoint.epoch if checkpoint else "", [], 0, foreign)
+    if checkpoint:
+        replay.restore(checkpoint.state)
+    for number in numbers:
+        last = number == numbers[-1]
+        segment = _read_segment(files, directory / segment_name(number), number, last, checkpoint, replay, found)
+        if segment is None:
+            continue
+        if found.segments and segment.base != found.segments[-1].end:
+            raise StoreError(
+                f"{segment.path}: begins at position {segment.base} but the segment before ends at "
+                f"{found.segments[-1].end}: a segment is missing or foreign; restore it from a backup"
+            )
+        found.segments.append(segment)
+    return found
+
+
+def _classify(files: Files, directory: Path) -> tuple[list[int], list[str]]:
+    numbers: list[int] = []
+    foreign: list[str] = []
+    for name in files.names(directory):
+        match = _SEGMENT.fullmatch(name)
+        if match:
+            numbers.append(int(match.group(1)))
+        elif name not in (LOCK_NAME, checkpoints.NAME, f"{checkpoints.NAME}.tmp"):
+            foreign.append(name)
+    for before, after in itertools.pairwise(numbers):
+        if after != before + 1:
+            raise StoreError(f"{directory / segment_name(before + 1)}: is missing; restore it from a backup")
+    return numbers, foreign
+
+
+def _load_checkpoint(files: Files, directory: Path, numbers: list[int]) -> Checkpoint | None:
+    try:
+        checkpoint = checkpoints.load(files, directory)
+    except StoreError as error:
+        if numbers[:1] == [1]:  # nothing was deleted yet: the log alone still tells everything
+            _log.warning("checkpoint unusable, replaying the whole log", error=str(error))
+            return None
+        raise StoreError(f"{error}; restore it from a backup: segments before {numbers[:1]} are gone") from None
+    if checkpoint is None and numbers and numbers[0] != 1:
+        raise StoreError(
+            f"{directory / checkpoints.NAME}: is missing, and segments before {numbers[0]} are gone; "
+            f"restore it from a backup"
+        )
+    return checkpoint
+
+
+def _read_segment(
+    files: Files,
+    path: Path,
+    number: int,
+    last: bool,
+    checkpoint: Checkpoint | None,
+    replay: Replay,
+    found: Recovered,
+) -> Segment | None:
+    file = files.open(path, append=last)
+    data = read_all(files, file, path)
+    header = records.decode(data, len(records.MAGIC))
+    if header is None or header.kind != Kind.HEADER:
+        if last:  # the crash came while the file was made; nothing in it was answered for
+            _log.warning("removed a segment that was never begun", file=str(path), size=len(data))
+            files.close(file)
+            files.unlink(path)
+            found.cut_bytes += len(data)
+            return None
+        raise StoreError(f"{path}: its header is damaged; restore it from a backup")
+    segment = _open_segment(path, number, header, found)
+    segment.file = file
+    after = (checkpoint.segment, checkpoint.offset) if checkpoint else (0, 0)
+    routes: dict[int, tuple[str, tuple[int, ...]]] = {}
+    end = header.end
+    for record in records.scan(data[end:], end):
+        _index(segment, record, routes, (number, record.offset) >= after, replay)
+        end = record.end
+    segment.size = end
+    if end < len(data):
+        if not last:
+            raise StoreError(f"{path}: the record at byte {end} is damaged; restore the file from a backup")
+        _log.warning("cut a torn tail", file=str(path), offset=end, size=len(data) - end)
+        files.truncate(file, end)
+        found.cut_bytes += len(data) - end
+    if last:
+        files.sync(file)  # what was written but perhaps not synced is now relied upon
+    return segment
+
+
+def _open_segment(path: Path, number: int, header: Record, found: Recovered) -> Segment:
+    head = orjson.loads(header.body)
+    if head["format"] != records.FORMAT:
+        raise StoreError(
+            f"{path}: was written by version {head['version']} in format {head['format']}; "
+            f"this version reads format {records.FORMAT}: use that version, or a later one"
+        )
+    if head["segment"] != number:
+        raise StoreError(f"{path}: says that it is segment {head['segment']}; it was renamed: give it back its name")
+    if found.epoch and head["epoch"] != found.epoch:
+        raise StoreError(f"{path}: belongs to another store (epoch {head['epoch']}, not {found.epoch}); move it away")
+    found.epoch = head["epoch"]
+    return Segment(number, path, head["base"], head["created_ms"])
+
+
+def _index(
+    segment: Segment, record: Record, routes: dict[int, tuple[str, tuple[int, ...]]], new: bool, replay: Replay
+) -> None:
+    if record.kind == Kind.MESSAGE:
+        position = segment.end
+        if record.position != position:
+            raise StoreError(
+                f"{segment.path}: position {record.position} at byte {record.offset} where {position} is due; "
+                f"the file was put together wrongly: restore it from a backup"
+            )
+        topic, numbers = routes[record.number]
+        segment.offsets.append(record.offset)
+        for number in numbers:
+            segment.route_to(number, position, position)
+        due_ms, expires_ms, _ = records.split_times(record)
+        if due_ms or expires_ms:
+            segment.timed[position] = (due_ms, expires_ms)
+        replay.message(record, topic, numbers, new=new)
+    elif record.kind == Kind.ROUTE:
+        route = orjson.loads(record.body)
+        routes[record.number] = (route["topic"], tuple(route["subscriptions"]))
+        segment.routes[routes[record.number]] = record.number
+    elif new:
+        replay.control(record)

@@ -1,0 +1,254 @@
+"""HTTP/1.1, sans-I/O: bytes in, whole requests out; responses to bytes. Parsing is httptools (llhttp).
+
+A request is handed out when it is complete, so the edge never waits in the middle of one; what is too large is refused
+as soon as it is known to be. llhttp refuses what smuggling is made of: conflicting lengths, a length beside chunks,
+spaces in header names.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final, Protocol
+
+import httptools
+
+from gateway.errors import GatewayError
+
+_FRAMING_BYTES_MAX: Final = 128 * 1024
+"""One read of the edge, and the punctuation of the headers."""
+
+
+class Limits(Protocol):
+    """What of `config.Http` this file reads."""
+
+    @property
+    def request_line_bytes_max(self) -> int: ...
+    @property
+    def header_bytes_max(self) -> int: ...
+    @property
+    def headers_max(self) -> int: ...
+    @property
+    def body_bytes_max(self) -> int: ...
+
+
+class Request:
+    """One complete request. `headers` have lower-case names, in order; `target` is as it was sent."""
+
+    __slots__ = ("body", "headers", "keep_alive", "method", "target", "upgrade", "version")
+
+    def __init__(self) -> None:
+        self.method = ""
+        self.target = b""
+        self.version = "1.1"
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.body = b""
+        self.keep_alive = True
+        self.upgrade = False
+        """The client asks for WebSocket."""
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header, by its lower-case name."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    @property
+    def path(self) -> bytes:
+        return self.target.partition(b"?")[0]
+
+    @property
+    def query(self) -> bytes:
+        return self.target.partition(b"?")[2]
+
+
+class RequestParser:
+    """Feed it what arrives; complete requests collect in `requests`.
+
+    `error` is set once something cannot be understood or is too large; nothing behind it is parsed. `expects_continue`
+    is set while a client waits for leave to send its body. `started` says that a request has begun, `in_body` that its
+    headers are complete. Behind an upgrade nothing is parsed either: `rest` holds what came after it.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.requests: deque[Request] = deque()
+        self.error: GatewayError | None = None
+        self.expects_continue = False
+        self.started = False
+        self.in_body = False
+        self.rest = b""
+        self._request = Request()
+        self._body: list[bytes] = []
+        self._size = 0  # of the headers, then of the body
+        self._fed = 0  # bytes of this request, framing included
+        self._fed_max = limits.request_line_bytes_max + limits.header_bytes_max + _FRAMING_BYTES_MAX
+        self._parser = httptools.HttpRequestParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Parse `data`."""
+        while data and self.error is None:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                data = data[upgrade.args[0] :]
+                if self.requests and self.requests[-1].upgrade:
+                    self.rest = data
+                    return
+                self._parser = httptools.HttpRequestParser(self)  # another protocol than WebSocket: it is not taken
+                continue
+            except httptools.HttpParserCallbackError as error:
+                self.error = _cause(error)
+            except httptools.HttpParserError as error:
+                self.error = GatewayError("bad_request", f"this is not HTTP/1.1: {error}")
+            self._check_framing(len(data))
+            return
+
+    def _check_framing(self, size: int) -> None:
+        """Bound what llhttp may gather without a callback: an endless header line, or chunks of nothing."""
+        self._fed += size
+        bound = self._fed_max + (4 * self.limits.body_bytes_max if self.in_body else 0)
+        if not self.started:
+            self._fed = 0
+        elif self._fed > bound and self.error is None:
+            what = "body_bytes_max" if self.in_body else "header_bytes_max"
+            code = "payload_too_large" if self.in_body else "headers_too_large"
+            self.error = GatewayError(code, f"the request goes on beyond http.{what}")
+
+    # callbacks of httptools
+
+    def on_message_begin(self) -> None:
+        self._request = Request()
+        self._body = []
+        self._size = 0
+        self._fed = 0
+        self.started = True
+
+    def on_url(self, url: bytes) -> None:
+        request = self._request
+        request.target += url
+        if len(request.target) > self.limits.request_line_bytes_max:
+            raise GatewayError(
+                "request_line_too_long",
+                f"the request target is longer than {self.limits.request_line_bytes_max} bytes "
+                f"(http.request_line_bytes_max)",
+            )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.in_body:
+            return  # a trailer: never taken for a header (RFC 9110 §6.5.1)
+        self._size += len(name) + len(value)
+        headers = self._request.headers
+        headers.append((name.lower(), value))
+        if self._size > self.limits.header_bytes_max or len(headers) > self.limits.headers_max:
+            raise GatewayError(
+                "headers_too_large",
+                f"the headers are more than {self.limits.header_bytes_max} bytes or {self.limits.headers_max} lines "
+                f"(http.header_bytes_max, http.headers_max)",
+            )
+
+    def on_headers_complete(self) -> None:
+        request = self._request
+        parser = self._parser
+        request.method = parser.get_method().decode("ascii")
+        request.version = parser.get_http_version()
+        request.keep_alive = parser.should_keep_alive()
+        self.in_body = True
+        self._size = 0
+        self._check_version(request)
+        length = request.header(b"content-length")
+        if length is not None and int(length) > self.limits.body_bytes_max:
+            raise self._too_large()
+        upgrade = request.header(b"upgrade")
+        request.upgrade = upgrade is not None and upgrade.lower() == b"websocket" and parser.should_upgrade()
+        expect = request.header(b"expect")
+        if expect is not None:
+            if expect.lower() != b"100-continue":
+                raise GatewayError("expectation_failed", "only Expect: 100-continue can be met")
+            self.expects_continue = request.version == "1.1"
+
+    def _check_version(self, request: Request) -> None:
+        if request.version not in ("1.0", "1.1"):
+            raise GatewayError("version_not_supported", f"HTTP/{request.version} is not spoken here; use HTTP/1.1")
+        hosts = sum(1 for name, _ in request.headers if name == b"host")
+        if request.version == "1.1" and hosts != 1:
+            raise GatewayError("bad_request", f"the request has {hosts} Host headers; HTTP/1.1 needs exactly one")
+
+    def _too_large(self) -> GatewayError:
+        return GatewayError(
+            "payload_too_large", f"the body is more than {self.limits.body_bytes_max} bytes (http.body_bytes_max)"
+        )
+
+    def on_body(self, body: bytes) -> None:
+        self.expects_continue = False
+        self._size += len(body)
+        if self._size > self.limits.body_bytes_max:
+            raise self._too_large()
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        request = self._request
+        request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        self.requests.append(request)
+        self.started = self.in_body = self.expects_continue = False
+
+
+def _cause(error: Exception) -> GatewayError:
+    """What a callback raised, out of httptools' wrapping."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, GatewayError):
+            return inner
+        inner = inner.__context__
+    return GatewayError("bad_request", f"this is not HTTP/1.1: {error}")
+
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_JSON_HEAD: Final = b"content-type: application/json\r\ncontent-length: %d\r\n"
+
+
+class Response:
+    """A status, headers (without length, date and connection, which are added) and a body."""
+
+    __slots__ = ("body", "headers", "sent", "status")
+
+    sent: Callable[[], None] | None
+    """Called once the kernel has taken the last byte."""
+
+    def __init__(self, status: int, body: bytes = b"", headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        self.status = status
+        self.body = body
+        self.headers = headers  # None: the body is JSON
+        self.sent = None
+
+
+def encode_response(
+    response: Response, date: bytes, *, keep_alive: bool = True, head_only: bool = False, http_1_0: bool = False
+) -> bytes:
+    """The whole response. `head_only`: to HEAD, with the length the body would have. `date`: as RFC 9110 §6.6.1."""
+    status, body = response.status, response.body
+    out = b"%bdate: %b\r\n" % (_LINES[status], date)
+    if response.headers is None:
+        out += _JSON_HEAD % len(body)
+    else:
+        out += b"".join(b"%b: %b\r\n" % header for header in response.headers)
+        if status >= 200 and status not in (204, 304):
+            out += b"content-length: %d\r\n" % len(body)
+    if not keep_alive:
+        out += b"connection: close\r\n"
+    elif http_1_0:
+        out += b"connection: keep-alive\r\n"
+    return out + b"\r\n" if head_only else out + b"\r\n" + body
+
+
+def error_response(error: GatewayError) -> Response:
+    """The error object of protocol.md §2; temporary 429 and 503 say when to come back."""
+    status = error.kind.status
+    headers = [(b"content-type", b"application/json")]
+    if status in (429, 503) and error.kind.temporary:
+        headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    return Response(status, error.as_json(), headers)

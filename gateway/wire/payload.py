@@ -1,0 +1,142 @@
+"""Producers' messages: from JSON text to `model.Message`, the payload's bytes untouched.
+
+A message that is wrong by itself is answered by itself: one bad message of a batch does not refuse the others
+(protocol.md §3 gives every message its own result). Only text that is no list of messages at all refuses the call.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import orjson
+
+from gateway.errors import GatewayError
+from gateway.model import JSON_DEPTH_MAX, Message
+
+_messages = msgspec.json.Decoder(list[Message])
+_message = msgspec.json.Decoder(Message)
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+
+Decoded = tuple[list[Message], dict[int, GatewayError]]
+"""Messages in input order, and the errors of those that are wrong (a placeholder stands in their place)."""
+
+_PLACEHOLDER: Final = Message(topic="")
+_ORJSON_DEPTH: Final = 1024  # documented: orjson refuses to go deeper
+_PADDING: Final = _ORJSON_DEPTH - JSON_DEPTH_MAX
+JSON_TYPES: Final = ("application/json", "text/json")
+
+
+def decode_text(body: bytes) -> str:
+    """UTF-8 bytes to text; `bad_request` names the offset of the first wrong byte."""
+    try:
+        return str(body, "utf-8")
+    except UnicodeDecodeError as error:
+        raise GatewayError("bad_request", f"the body is not UTF-8: byte {error.start} is wrong; send UTF-8") from None
+
+
+def decode_array(text: str) -> Decoded:
+    """A JSON array of message objects."""
+    try:
+        return _messages.decode(text), {}
+    except msgspec.ValidationError:
+        pass  # find out which of them
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _not_json("the body", error) from None
+    try:
+        raws = _raws.decode(text)
+    except msgspec.ValidationError:
+        raise GatewayError("bad_request", "the body must be a JSON array of message objects") from None
+    return decode_each(raws)
+
+
+def decode_lines(text: str) -> Decoded:
+    """NDJSON: one message object a line; empty lines are passed over."""
+    lines = [line for line in text.split("\n") if line and not line.isspace()]
+    return decode_each(lines)
+
+
+def decode_each(items: Sequence[msgspec.Raw | str]) -> Decoded:
+    """Messages one by one, each with an error of its own."""
+    messages: list[Message] = []
+    errors: dict[int, GatewayError] = {}
+    for index, item in enumerate(items):
+        try:
+            messages.append(_message.decode(item))
+        except msgspec.ValidationError as error:
+            errors[index] = GatewayError("bad_request", f"messages[{index}]: {explain(error, Message)}")
+        except (msgspec.DecodeError, RecursionError) as error:
+            errors[index] = _not_json(f"messages[{index}]", error)
+        if index in errors:
+            messages.append(_PLACEHOLDER)
+    return messages, errors
+
+
+def explain(error: msgspec.ValidationError, struct: type[msgspec.Struct] | None = None) -> str:
+    """msgspec's sentence, with the fields that are known where one was not."""
+    text = str(error).replace("`$`", "the top").replace("`$.", "`")
+    if struct is not None and "unknown field" in text:
+        text += f"; known are {', '.join(struct.__struct_fields__)}"
+    return text
+
+
+def _not_json(what: str, error: Exception) -> GatewayError:
+    if isinstance(error, RecursionError):
+        return GatewayError("bad_request", f"{what}: nested deeper than {JSON_DEPTH_MAX} levels; flatten it")
+    return GatewayError("bad_request", f"{what} is not JSON: {error}")
+
+
+def check_depth(data: bytes | msgspec.Raw) -> None:
+    """Refuse a payload so deep that a consumer's parser would fail on the whole delivery.
+
+    A payload of depth d has at least d opening brackets, so counting them clears nearly all without a parse.
+    """
+    raw = bytes(data)
+    if raw.count(b"[") + raw.count(b"{") <= JSON_DEPTH_MAX:
+        return
+    try:
+        orjson.loads(b"[" * _PADDING + raw + b"]" * _PADDING)
+    except orjson.JSONDecodeError as error:
+        if "depth" in str(error):
+            raise GatewayError(
+                "bad_request", f"data is nested deeper than {JSON_DEPTH_MAX} levels; flatten it"
+            ) from None
+
+
+def check_json(body: bytes) -> None:
+    """Refuse a body that is not one JSON value in UTF-8."""
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise GatewayError(
+            "bad_request", f"the body is not JSON: {error}; send JSON, or name its media type in Content-Type"
+        ) from None
+
+
+def is_json_type(media_type: str) -> bool:
+    """Whether a media type (without parameters, lower case) is JSON."""
+    return media_type in JSON_TYPES or media_type.endswith("+json")
+
+
+_MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(\s*;[ -~]*)?")
+
+
+def is_media_type(text: str) -> bool:
+    """Whether `text` is a media type with or without parameters (RFC 9110 §8.3.1), at most 255 characters."""
+    return len(text) <= 255 and _MEDIA_TYPE.fullmatch(text) is not None
+
+
+def check_base64(text: str) -> int:
+    """The number of bytes that strict base64 text stands for; `bad_request` where it is none."""
+    try:
+        return len(binascii.a2b_base64(text.encode("ascii"), strict_mode=True))
+    except (UnicodeEncodeError, binascii.Error):
+        raise GatewayError("bad_request", "data_base64 is not base64 (RFC 4648 §4, padded, one line)") from None
+
+
+def to_base64(body: bytes) -> str:
+    return base64.b64encode(body).decode("ascii")
