@@ -91,12 +91,12 @@ class Durability(enum.StrEnum):
 class Message(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One message as a producer sends it; exactly the members of protocol.md §4 `publish`.
 
-    Decoded straight from the wire: `data` keeps the producer's bytes untouched (a span of JSON text; empty where there
+    Decoded straight from the wire: `data` keeps the producer's bytes untouched (a span of JSON text; unset where there
     is none). A payload that is not JSON arrives in `data_base64` with its `content_type`.
     """
 
     topic: str
-    data: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     data_base64: str | None = None
     content_type: str | None = None
     id: str | None = None
@@ -126,18 +126,35 @@ class Batch:
     position of messages[0], the others follow on, and `results` stays None.
     """
 
-    __slots__ = ("done", "durability", "error", "first", "messages", "results", "routes", "size", "time_ms", "trusted")
+    __slots__ = (
+        "brackets",
+        "done",
+        "durability",
+        "error",
+        "first",
+        "messages",
+        "plain",
+        "results",
+        "routes",
+        "size",
+        "time_ms",
+        "topics",
+        "trusted",
+    )
 
     def __init__(
-        self, messages: list[Message], durability: Durability, size: int, done: Callable[[Batch], None]
+        self, messages: list[Message], durability: Durability, size: int, brackets: int, done: Callable[[Batch], None]
     ) -> None:
         self.messages = messages
         self.durability = durability
         self.size = size  # bytes as received; what the rings count
+        self.brackets = brackets  # opening brackets in what was received: a payload cannot be nested deeper
         self.done = done  # called once, without waiting: the outcome is known and durable as asked
         self.trusted = False  # made by the gateway itself: limits are not asked
+        self.plain = False  # set by `admit`: every message has a topic and data, all of them accepted, and no more
+        self.topics: set[str] = set()  # of the messages; set by `admit`
         self.time_ms = 0
-        self.routes: Sequence[object] = ()  # per message, the engine's own route; set by `route`
+        self.routes: Sequence[object] = ()  # the engine's own, one for each message, or one for all; set by `route`
         self.results: list[Result | None] | None = None
         self.first: Position = -1
         self.error: GatewayError | None = None  # the whole batch failed with this

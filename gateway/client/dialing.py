@@ -87,12 +87,20 @@ class WatchedStream(trio.abc.Stream):
             data = await self._stream.receive_some(max_bytes)
         finally:
             self.received_s = trio.current_time()
-            if not data and self.on_end is not None:
-                self.on_end()
+            if not data:
+                self._say_end()
         return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError:
+            self._say_end()
+            raise
+
+    def _say_end(self) -> None:
+        if self.on_end is not None:
+            self.on_end()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -45,7 +46,6 @@ class Gateway:
         self._close_timeout_s = close_timeout_s
         self._publisher = Publisher()
         self._readings: dict[str, AnyReading] = {}
-        self._limits = Limits()
         self._ended: ClientError | None = None
         self._closing = False
         self._opened = trio.Event()  # connected for the first time, or never
@@ -96,7 +96,7 @@ class Gateway:
         Any number: what is too much for one batch of the gateway is sent in several, in order. Raises only where
         nothing was sent: a payload that cannot be encoded, or a connection that has ended.
         """
-        publications = list(split(list(messages), durability, self._limits))
+        publications = list(split(list(messages), durability, self._publisher.limits))
         if self._ended is not None:
             raise self._ended
         await trio.lowlevel.checkpoint()
@@ -177,7 +177,7 @@ class Gateway:
     def _welcomed(self, session: Session) -> None:
         if session.welcome is not None:
             logger.info("connected to %s as %s", self._address.netloc, session.welcome.connection)
-            self._limits = Limits.of(session.welcome.limits)
+            self._publisher.limits = Limits.of(session.welcome.limits)
         self._opened.set()
         for reading in list(self._readings.values()):
             reading.resume(session)
@@ -201,17 +201,18 @@ class Gateway:
                     self._end(NotConnectedError(f"cannot connect to {self._address.netloc}: {end.reason}"))
                 else:
                     attempt = 0 if session.welcome is not None and now_s - started_s >= SETTLED_S else attempt
-                    await self._back_off(end, attempt)
+                    await self._back_off(end, attempt, math.inf if self._opened.is_set() else give_up_s - now_s)
                     attempt += 1
         finally:
             self._current = None
             self._stopped.set()
 
-    async def _back_off(self, end: End, attempt: int) -> None:
+    async def _back_off(self, end: End, attempt: int, longest_s: float) -> None:
         if end.reconnect_ms is not None:
             delay_s = random.uniform(*end.reconnect_ms) / 1000
         else:
             delay_s = full_jitter_s(attempt, BACKOFF_BASE_S, BACKOFF_CAP_S, random.random())
+        delay_s = min(delay_s, longest_s)
         logger.warning(
             "%s: %s (%d); connecting again in %.1f s", self._address.netloc, end.reason or "closed", end.code, delay_s
         )

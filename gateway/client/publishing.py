@@ -150,6 +150,7 @@ class Publisher:
     """
 
     def __init__(self) -> None:
+        self.limits = Limits()
         self._unsent: deque[Publication] = deque()
         self._in_flight: dict[int, list[Publication]] = {}
         self._reference = 0
@@ -172,14 +173,7 @@ class Publisher:
         self._drop_what_is_too_late(now_s)
         if not self._unsent:
             return None
-        taken = [self._unsent.popleft()]
-        messages, size = len(taken[0].open), taken[0].size
-        while self._unsent:
-            following = self._unsent[0]
-            messages, size = messages + len(following.open), size + following.size
-            if messages > MERGED_MESSAGES_MAX or size > MERGED_BYTES_MAX or following.durability != taken[0].durability:
-                break
-            taken.append(self._unsent.popleft())
+        taken = self._gather()
         for publication in taken:
             if publication.first_sent_s is None:
                 publication.first_sent_s = now_s
@@ -190,6 +184,19 @@ class Publisher:
             taken[0].durability.encode(),
             b",".join([publication.bodies[index] for publication in taken for index in publication.open]),
         )
+
+    def _gather(self) -> list[Publication]:
+        messages_max = min(MERGED_MESSAGES_MAX, self.limits.messages)
+        bytes_max = min(MERGED_BYTES_MAX, self.limits.bytes)
+        taken = [self._unsent.popleft()]
+        messages, size = len(taken[0].open), taken[0].size
+        while self._unsent:
+            following = self._unsent[0]
+            messages, size = messages + len(following.open), size + following.size
+            if messages > messages_max or size > bytes_max or following.durability != taken[0].durability:
+                break
+            taken.append(self._unsent.popleft())
+        return taken
 
     def answer(self, frame: push_v1.Published) -> None:
         """The gateway's `published`: every message of the frame gets its result."""

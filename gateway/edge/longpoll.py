@@ -135,7 +135,8 @@ class LongPoll:
         )
         waiting.consumer.on_released = lambda _consumer: self._forget(waiting)
         connection.on_abandoned[waiting] = lambda: self._abandon(waiting)
-        self._wheel.add(waiting, self._clock() + min(body.wait_ms, self._settings.wait_ms_max))
+        wait_ms = max(TICK_MS, min(body.wait_ms, self._settings.wait_ms_max))  # at least one turn of the deliver stage
+        self._wheel.add(waiting, self._clock() + wait_ms)
 
     def _answer(self, waiting: _Waiting, delivery: Delivery) -> None:
         """There is something: the deliver stage hands it over."""
@@ -153,7 +154,9 @@ class LongPoll:
         waiting.connection.respond(response)
 
     def _give_up(self, waiting: _Waiting) -> None:
-        """Nothing came in time: an empty list."""
+        """Nothing came in time: an empty list. Something that is being read from the disk is still waited for."""
+        if waiting.consumer is not None and waiting.consumer.in_flight:
+            return
         self._finish(waiting, Response(200, push_v1.encode_pulled(waiting.lease, Delivery("", 0))))
 
     def _deleted(self, waiting: _Waiting, name: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import msgspec
 
 from gateway.broker.bodies import Bodies
-from gateway.broker.body import compose, own_id
+from gateway.broker.body import compose, compose_plain, own_id
 from gateway.broker.dedup import Dedup, digest
 from gateway.engine.catalogue import Catalogue, Route
 from gateway.errors import GatewayError
@@ -45,36 +45,47 @@ class Appender:
         """Give every message of `batch` that has no result yet its place. Raises StoreError once the store failed."""
         batch.time_ms = now
         segment = self.log.begin(now)
+        if batch.plain and len(batch.routes) == 1:
+            batch.first = self._write_plain(segment, batch.messages, cast("Route", batch.routes[0]), now)
+        else:
+            self._append_any(segment, batch, now)
+        self.log.submit(batch, batch.durability)
+
+    def _write_plain(self, segment: Segment, messages: Sequence[Message], route: Route, now: int) -> int:
+        """The hot path: messages of one topic, all new, with data and nothing else."""
+        first = self.log.end
+        bodies = compose_plain(route.topic, messages, first, self.log.epoch, now)
+        number = self.log.route(route.topic, route.numbers)
+        self._note(segment, route, first, len(messages))
+        self.log.messages(bodies, number)
+        self.bodies.append(bodies)
+        return first
+
+    def _append_any(self, segment: Segment, batch: Batch, now: int) -> None:
         messages: Sequence[Message] = batch.messages
-        routes: Sequence[Any] = batch.routes
-        if any(message.id is not None for message in messages):
-            self._recognise(batch, now)
+        routes = cast("Sequence[Route]", batch.routes)
+        if len(routes) < len(messages):
+            routes = [routes[0]] * len(messages)
+        self._recognise(batch, now)
         batch.first = self.log.end
         if batch.results is None:
             self._write(segment, messages, routes, now)
-        else:
-            chosen = [index for index, result in enumerate(batch.results) if result is None]
-            if chosen:
-                self._write(segment, [messages[i] for i in chosen], [routes[i] for i in chosen], now)
-            for position, index in enumerate(chosen, batch.first):
-                batch.results[index] = Stored(messages[index].id or own_id(self.log.epoch, position), position)
-        self.log.submit(batch, batch.durability)
+            return
+        chosen = [index for index, result in enumerate(batch.results) if result is None]
+        if chosen:
+            self._write(segment, [messages[i] for i in chosen], [routes[i] for i in chosen], now)
+        for position, index in enumerate(chosen, batch.first):
+            batch.results[index] = Stored(messages[index].id or own_id(self.log.epoch, position), position)
 
     def _write(self, segment: Segment, messages: Sequence[Message], routes: Sequence[Route], now: int) -> None:
         first = self.log.end
-        bodies = compose(messages, first, self.log.epoch, now)
-        if all(route is routes[0] for route in routes):
-            numbers: list[int] | int = self.log.route(routes[0].topic, routes[0].numbers)
-            self._note(segment, routes[0], first, len(messages))
-        else:
-            numbers = []
-            for position, route in enumerate(routes, first):
-                numbers.append(self.log.route(route.topic, route.numbers))
-                self._note(segment, route, position, 1)
-        flags: list[int] | int = 0
-        stored = bodies
-        if any(m.id is not None or m.delay_ms or m.ttl_ms for m in messages):
-            flags, stored = _mark(segment, messages, bodies, first, now)
+        bodies: list[bytes] = []
+        numbers: list[int] = []
+        for position, (message, route) in enumerate(zip(messages, routes, strict=True), first):
+            bodies.append(compose(message, position, self.log.epoch, now))
+            numbers.append(self.log.route(route.topic, route.numbers))
+            self._note(segment, route, position, 1)
+        flags, stored = _mark(segment, messages, bodies, first, now)
         self.log.messages(stored, numbers, flags)
         self.bodies.append(bodies)
 
@@ -93,7 +104,7 @@ class Appender:
             if batch.results is not None and batch.results[index] is not None:
                 continue
             if message.id is not None:
-                mark = digest(bytes(message.data), message.data_base64)
+                mark = digest(_payload(message), message.data_base64)
                 known = self.dedup.find(message.topic, message.id, now)
                 if known is not None:
                     batch.answer(index, _repeat(message.topic, message.id, known, mark))
@@ -107,6 +118,10 @@ class Appender:
             stored = decode_stored(records.split_times(record)[2])
             mark = digest(bytes(stored.data), stored.data_base64)
             self.dedup.remember(topic, stored.id, record.position, mark, record.time_ms)
+
+
+def _payload(message: Message) -> bytes:
+    return b"" if message.data is msgspec.UNSET else bytes(message.data)
 
 
 def _repeat(topic: str, message_id: str, known: tuple[int, bytes], mark: bytes) -> Stored | GatewayError:

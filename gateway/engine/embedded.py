@@ -109,7 +109,10 @@ class EmbeddedEngine:
 
     def route(self, batch: Batch) -> None:
         route = self._catalogue.route
-        batch.routes = [route(message.topic) for message in batch.messages]
+        if len(batch.topics) == 1:
+            batch.routes = [route(topic) for topic in batch.topics]
+        else:
+            batch.routes = [route(message.topic) for message in batch.messages]
 
     async def wait_room(self) -> None:
         await self._log.wait_room()

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import Final
 
+import msgspec
 import trio
 
 from gateway.config import Limits
 from gateway.config import Ring as RingSettings
 from gateway.errors import GatewayError
 from gateway.flow.ring import Budget, Ring, overloaded
-from gateway.model import Batch, Message, check_topic
+from gateway.model import JSON_DEPTH_MAX, Batch, Message, check_topic
 from gateway.wire import payload
 
 _TOPICS_MAX: Final = 100_000
@@ -68,28 +69,40 @@ class Admit:
         while True:
             batch = await self.ring.get()
             began = trio.current_time()
-            if not batch.trusted:
+            if batch.trusted:
+                batch.topics = {message.topic for message in batch.messages}
+            else:
                 self.check(batch)
             self.ring.count_busy(trio.current_time() - began)
             await self._forward.put(batch, len(batch.messages))
 
     def check(self, batch: Batch) -> None:
-        """Answer the messages that are not taken."""
-        limits, topics = self._limits, self._topics
-        size_max, chars_max = limits.payload_bytes_max, limits.id_chars_max
-        for index, message in enumerate(batch.messages):
-            if (
-                message.topic in topics
-                and 0 < len(memoryview(message.data)) <= min(size_max, _DEEP)
-                and message.data_base64 is None
-                and message.content_type is None
-                and message.attributes is None
-                and message.key is None
-                and (message.id is None or 0 < len(message.id) <= chars_max)
-                and not message.delay_ms
-                and not message.ttl_ms
-            ):
-                continue  # the usual message, at 0.3 us
+        """Answer the messages that are not taken, and say what the others are."""
+        messages = batch.messages
+        batch.topics = {message.topic for message in messages}
+        unset = msgspec.UNSET
+        if (
+            batch.results is None
+            and batch.topics <= self._topics
+            and batch.size <= self._limits.payload_bytes_max
+            and batch.brackets - len(messages) <= JSON_DEPTH_MAX
+        ):  # what all messages have in common is fine: look only for what few have, at 0.2 us each
+            for m in messages:
+                if (
+                    m.data is unset
+                    or m.id is not None
+                    or m.key is not None
+                    or m.attributes is not None
+                    or m.data_base64 is not None
+                    or m.content_type is not None
+                    or m.delay_ms
+                    or m.ttl_ms
+                ):
+                    break
+            else:
+                batch.plain = True
+                return
+        for index, message in enumerate(messages):
             if batch.results is not None and batch.results[index] is not None:
                 continue
             try:
@@ -124,15 +137,18 @@ class Admit:
             raise GatewayError("bad_request", f"ttl_ms: {message.ttl_ms} is more than {_TTL_MS_MAX}; 0 is for ever")
 
     def _check_payload(self, message: Message) -> None:
-        raw = memoryview(message.data)
-        if bool(len(raw)) == (message.data_base64 is not None):
+        data = message.data
+        if (data is msgspec.UNSET) == (message.data_base64 is None):
             raise GatewayError("bad_request", "a message carries either data (JSON) or data_base64 (anything else)")
         if message.data_base64 is not None:
             size = payload.check_base64(message.data_base64)
             if message.content_type is not None and not payload.is_media_type(message.content_type):
                 raise GatewayError("bad_request", "content_type: must be a media type, such as text/plain")
         else:
-            size = len(raw)
+            assert data is not msgspec.UNSET
+            size = len(memoryview(data))
+            if size > _DEEP:
+                payload.check_depth(data)
             if message.content_type is not None:
                 raise GatewayError("bad_request", "content_type: goes with data_base64; data is always JSON")
         if size > self._limits.payload_bytes_max:
@@ -141,8 +157,6 @@ class Admit:
                 f"the payload has {size} bytes; at most {self._limits.payload_bytes_max} are allowed "
                 f"(limits.payload_bytes_max)",
             )
-        if len(raw) > _DEEP:
-            payload.check_depth(message.data)
 
     def _check_attributes(self, message: Message) -> None:
         if not message.attributes:

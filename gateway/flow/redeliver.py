@@ -29,7 +29,7 @@ class _Original(msgspec.Struct):
     topic: str
     key: str | None = None
     attributes: dict[str, str] = {}
-    data: msgspec.Raw = msgspec.Raw(b"")
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     data_base64: str | None = None
     content_type: str | None = None
 
@@ -76,7 +76,7 @@ class Redeliver:
         again, self._again = self._again, []
         for dead in again + await self._engine.dead_letters():
             message = dead_letter(dead)
-            batch = Batch([message], Durability.FSYNCED, len(dead.body), partial(self._stored, dead))
+            batch = Batch([message], Durability.FSYNCED, len(dead.body), 0, partial(self._stored, dead))
             batch.trusted = True
             try:
                 await self._submit(batch)

@@ -194,14 +194,10 @@ class Log:
         segment = self.active
         first = segment.end
         parts = records.encode_messages(bodies, routes, flags, first, self._now_ms)
-        offset = segment.size
-        begin = offset
-        note = segment.offsets.append
-        head = records.HEAD_BYTES
-        for body in bodies:
-            note(offset)
-            offset += head + len(body)
-        self._push(parts, offset - begin, len(bodies))
+        offsets = records.offsets_of(parts, segment.size)
+        size = offsets.pop() - segment.size
+        segment.offsets.fromlist(offsets)
+        self._push(parts, size, len(bodies))
         return first
 
     def control(self, kind: Kind, body: bytes, *, number: int = 0, lazy: bool = False) -> None:

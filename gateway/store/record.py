@@ -27,8 +27,9 @@ import enum
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import repeat
+from itertools import accumulate, count, repeat
 from mmap import mmap
+from operator import add
 from typing import Final, NamedTuple
 
 from google_crc32c import value as crc32c
@@ -86,21 +87,30 @@ def encode(kind: Kind, body: bytes, *, number: int = 0, position: int = 0, time_
 def encode_messages(
     bodies: Sequence[bytes], routes: Sequence[int] | int, flags: Sequence[int] | int, position: int, time_ms: int
 ) -> list[bytes]:
-    """MESSAGE records of consecutive positions, as parts to be joined: two a record.
+    """MESSAGE records of consecutive positions, as parts to be joined: two a record, the second without the crc.
 
-    `routes` and `flags`: one for all, or one each. The hot path: 1.0 us a message of 256 bytes, 0.3 of it the CRC.
+    `routes` and `flags`: one for all, or one each. The hot path: the loops run inside map, which takes a third off a
+    loop of statements.
     """
-    pack, pack_crc, kind = _HEAD.pack, _CRC.pack, int(Kind.MESSAGE)
-    parts: list[bytes] = []
-    append = parts.append
-    each_route = repeat(routes) if isinstance(routes, int) else routes
-    each_flags = repeat(flags) if isinstance(flags, int) else flags
-    for body, route, flag in zip(bodies, each_route, each_flags, strict=False):
-        rest = pack(len(body), kind, flag, 0, route, position, time_ms) + body
-        append(pack_crc(crc32c(rest)))
-        append(rest)
-        position += 1
+    heads = map(
+        _HEAD.pack,
+        map(len, bodies),
+        repeat(int(Kind.MESSAGE)),
+        repeat(flags) if isinstance(flags, int) else flags,
+        repeat(0),
+        repeat(routes) if isinstance(routes, int) else routes,
+        count(position),
+        repeat(time_ms),
+    )
+    parts = [b""] * (2 * len(bodies))
+    parts[1::2] = rests = list(map(add, heads, bodies))
+    parts[::2] = map(_CRC.pack, map(crc32c, rests))
     return parts
+
+
+def offsets_of(parts: Sequence[bytes], offset: int) -> list[int]:
+    """Where each record of `encode_messages` begins when the first is written at `offset`, and where the last ends."""
+    return list(accumulate(map(_CRC.size.__add__, map(len, parts[1::2])), initial=offset))
 
 
 def with_times(body: bytes, due_ms: int, expires_ms: int) -> bytes:
@@ -116,15 +126,15 @@ def split_times(record: Record) -> tuple[int, int, bytes]:
     return 0, 0, record.body
 
 
-def encode_settle(cause: int, count: int, ranges: Ranges) -> bytes:
+def encode_settle(cause: int, counted: int, ranges: Ranges) -> bytes:
     """The body of a SETTLE."""
-    return _SETTLE.pack(cause, count) + encode_ranges(ranges)
+    return _SETTLE.pack(cause, counted) + encode_ranges(ranges)
 
 
 def decode_settle(body: bytes) -> tuple[int, int, list[tuple[int, int]]]:
     """(cause, count, ranges) of a SETTLE."""
-    cause, count = _SETTLE.unpack_from(body)
-    return cause, count, decode_ranges(body[_SETTLE.size :])
+    cause, counted = _SETTLE.unpack_from(body)
+    return cause, counted, decode_ranges(body[_SETTLE.size :])
 
 
 def encode_ranges(ranges: Ranges) -> bytes:

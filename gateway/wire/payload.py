@@ -90,6 +90,13 @@ def _not_json(what: str, error: Exception) -> GatewayError:
     return GatewayError("bad_request", f"{what} is not JSON: {error}")
 
 
+def size(message: Message) -> int:
+    """Bytes of a message's payload, near enough for a limit where it is base64."""
+    if message.data is msgspec.UNSET:
+        return len(message.data_base64 or "") * 3 // 4
+    return len(memoryview(message.data))
+
+
 def check_depth(data: bytes | msgspec.Raw) -> None:
     """Refuse a payload so deep that a consumer's parser would fail on the whole delivery.
 

@@ -1,0 +1,85 @@
+"""The control plane: a Starlette application made from one table of calls, behind our own HTTP code.
+
+Every endpoint is async and runs on trio's loop, so Starlette never reaches for a thread. What is raised becomes the one
+error object of protocol.md §2: GatewayError here, anything else in `edge.http`, which logs it and answers `internal`.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from gateway.control import asgi
+from gateway.control.call import Call, error
+from gateway.control.connections import ConnectionCalls
+from gateway.control.health import HealthCalls
+from gateway.control.openapi import OpenApi
+from gateway.control.sources import Sources
+from gateway.control.subscriptions import SubscriptionCalls
+from gateway.edge.http import HttpConnection
+from gateway.errors import GatewayError
+from gateway.wire import http as wire
+
+
+class ControlPlane:
+    """Stands behind every connection of the control listener."""
+
+    def __init__(self, sources: Sources) -> None:
+        rooms = (SubscriptionCalls(sources), ConnectionCalls(sources), HealthCalls(sources))
+        self.calls = OpenApi(call for room in rooms for call in room.calls()).calls
+        by_path = groupby(sorted(self.calls, key=lambda call: call.path), key=lambda call: call.path)
+        self._app = Starlette(
+            routes=[Route(path, Resource(path, list(calls))) for path, calls in by_path],
+            exception_handlers={GatewayError: _gateway_error, HTTPException: _http_exception},
+        )
+        self._app.router.redirect_slashes = False
+
+    async def handle(self, request: wire.Request, connection: HttpConnection) -> None:
+        if request.method == "OPTIONS" and request.target == b"*":
+            connection.respond(wire.Response(204, b"", [(b"allow", b"GET, HEAD, OPTIONS, PUT, DELETE")]))
+            return
+        await asgi.answer(self._app, request, connection)
+
+
+class Resource:
+    """One path: its calls by method. HEAD is answered as GET, without the body; OPTIONS says what there is."""
+
+    def __init__(self, path: str, calls: list[Call]) -> None:
+        self._by_method = {call.method: call.respond for call in calls}
+        if "GET" in self._by_method:
+            self._by_method["HEAD"] = self._by_method["GET"]
+        self._by_method["OPTIONS"] = self._options
+        self.allow = ", ".join(sorted(self._by_method))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        respond = self._by_method.get(request.method)
+        if respond is None:
+            cause = GatewayError("method_not_allowed", f"{request.method} is not taken here; use {self.allow}")
+            response = error(cause, {"allow": self.allow})
+        else:
+            response = await respond(request)
+        await response(scope, receive, send)
+
+    async def _options(self, request: Request) -> Response:
+        return Response(status_code=204, headers={"allow": self.allow})
+
+
+async def _gateway_error(request: Request, cause: Exception) -> Response:
+    assert isinstance(cause, GatewayError)
+    return error(cause)
+
+
+async def _http_exception(request: Request, cause: Exception) -> Response:
+    """Starlette's own: no route fits."""
+    assert isinstance(cause, HTTPException)
+    if cause.status_code != 404:
+        return error(GatewayError("bad_request", cause.detail))
+    path = request.scope["raw_path"].decode("ascii", "replace")
+    return error(GatewayError("not_found", f"{path} is not a call of the control plane; /openapi.json lists them"))

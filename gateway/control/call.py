@@ -1,0 +1,96 @@
+"""One row of the control plane's table: the routes and the OpenAPI document are both made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Any, Final
+
+import attrs
+import orjson
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.errors import GatewayError
+from gateway.wire.http import error_response
+
+Respond = Callable[[Request], Awaitable[Response]]
+Schema = dict[str, Any]
+"""A JSON Schema, as OpenAPI 3.1 takes it (draft 2020-12)."""
+
+JSON: Final = "application/json"
+_TURN: Final = 100
+"""Items of a long answer made before other tasks run: about a millisecond of them."""
+
+
+@attrs.frozen
+class Answer:
+    """One way a call succeeds. `content`: schema by media type; empty where there is no body."""
+
+    status: int
+    description: str
+    content: dict[str, Schema] = attrs.field(factory=dict)
+
+
+@attrs.frozen(kw_only=True)
+class Call:
+    """What the control plane can be asked: `method` on `path`, answered by `respond`.
+
+    `errors` are codes of `errors.TABLE` that are this call's own; those that HTTP itself knows need not be named.
+    """
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    description: str = ""
+    body: Schema | None = None
+    answers: tuple[Answer, ...]
+    errors: tuple[str, ...] = ()
+    respond: Respond
+
+
+def ref(name: str) -> Schema:
+    """The schema of this name in `control.schemas`."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def array(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def json(content: Any, status: int = 200) -> Response:
+    """A JSON answer."""
+    return Response(orjson.dumps(content), status, media_type=JSON)
+
+
+async def json_array(items: Iterable[Any]) -> Response:
+    """A JSON array of any length, made in turns so that it holds up nobody."""
+    encoded: list[bytes] = []
+    for item in items:
+        encoded.append(orjson.dumps(item))
+        if len(encoded) % _TURN == 0:
+            await trio.lowlevel.checkpoint()
+    return Response(b"[" + b",".join(encoded) + b"]", media_type=JSON)
+
+
+def error(cause: GatewayError, headers: dict[str, str] | None = None) -> Response:
+    """The error object of protocol.md §2 as an answer."""
+    plain = error_response(cause)
+    return Response(plain.body, plain.status, {**dict(_text(plain.headers or ())), **(headers or {})})
+
+
+def _text(headers: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[str, str]]:
+    for name, value in headers:
+        yield name.decode("latin-1"), value.decode("latin-1")
+
+
+async def body(request: Request) -> Any:
+    """The request's body as plain data; it is JSON whatever its media type says (`curl -d` says form)."""
+    raw = await request.body()
+    if not raw:
+        raise GatewayError("bad_request", "the body is empty; send a JSON object")
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as cause:
+        raise GatewayError("bad_request", f"the body is not JSON: {cause}") from None

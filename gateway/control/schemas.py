@@ -1,0 +1,194 @@
+"""The shapes of what the control plane takes and answers, as JSON Schema (draft 2020-12).
+
+Properties and their types come from the classes that are served, so the two cannot drift; what a type cannot say,
+bounds and meaning, stands in `_MORE`, and a test holds the bounds to what the classes accept.
+"""
+
+from __future__ import annotations
+
+import enum
+import types
+from collections.abc import Iterator
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
+
+import attrs
+
+from gateway.control.call import Schema, ref
+from gateway.control.health import Check, Health, Probe
+from gateway.edge.connections import ConnectionView
+from gateway.errors import TABLE
+from gateway.model import (
+    LEASE_MS_MAX,
+    NAME_BYTES_MAX,
+    TOPIC_BYTES_MAX,
+    SubscriptionSettings,
+    SubscriptionStatistics,
+)
+
+_WORD: Final = "[A-Za-z0-9_-]+"
+TOPIC: Final = rf"^{_WORD}(\.{_WORD})*$"
+PATTERN: Final = rf"^(>|({_WORD}|\*)(\.({_WORD}|\*))*(\.>)?)$"
+
+_COUNT: Final[Schema] = {"minimum": 0}
+_TOPIC_TEXT: Final[Schema] = {"type": "string", "pattern": TOPIC, "maxLength": TOPIC_BYTES_MAX}
+
+_MORE: Final[dict[str, dict[str, Schema]]] = {
+    "SubscriptionSettings": {
+        "topics": {
+            "description": "Patterns of the topics it reads: `*` stands for one word, a final `>` for one or more.",
+            "items": {"type": "string", "pattern": PATTERN, "maxLength": TOPIC_BYTES_MAX},
+            "minItems": 1,
+            "maxItems": 1000,
+        },
+        "lease_ms": {
+            "description": "How long a consumer may take over a message before it is delivered again.",
+            "minimum": 100,
+            "maximum": LEASE_MS_MAX,
+        },
+        "attempts_max": {
+            "description": "Deliveries of one message; then it goes to the dead letters.",
+            "minimum": 1,
+            "maximum": 1_000_000,
+        },
+        "backoff_ms": {
+            "description": "Pause before the second delivery, the third, and so on; the last is for all that follow.",
+            "items": {"type": "integer", "minimum": 0, "maximum": 30 * 24 * 3600 * 1000},
+            "minItems": 1,
+            "maxItems": 100,
+        },
+        "dead_letter": {
+            "description": "Topic of its dead letters; null is `dead.<name>`, an empty text is none.",
+            "anyOf": [{"type": "null"}, {"const": ""}, _TOPIC_TEXT],
+        },
+        "window_max": {
+            "description": "Most messages in flight at one consumer.",
+            "minimum": 1,
+            "maximum": 1_000_000,
+        },
+        "start": {"description": "Where a new subscription begins to read; counts at creation only."},
+        "paused": {"description": "Whether delivery rests. Messages are kept all the same."},
+    },
+    "SubscriptionStatistics": {
+        "waiting": {"description": "Due, and waiting for a consumer.", **_COUNT},
+        "in_flight": {"description": "Leased, or on the way to the dead letters.", **_COUNT},
+        "delayed": {"description": "Not due yet: a delay of its own, or backoff.", **_COUNT},
+        "routed": {
+            "description": "All it ever was due: waiting + in flight + delayed + acked + expired + dead-lettered.",
+            **_COUNT,
+        },
+        "acked": {"description": "Settled by a consumer.", **_COUNT},
+        "expired": {"description": "Their time was over before they were settled.", **_COUNT},
+        "dead_lettered": {"description": "Given up.", **_COUNT},
+        "oldest_ms": {"description": "Publish time of the oldest unsettled message; null where all is settled."},
+        "consumers": {"description": "Connections and pulls attached now.", **_COUNT},
+    },
+    "ConnectionView": {
+        "connection": {"description": "Its name."},
+        "protocol": {"description": "The subprotocol it speaks."},
+        "remote": {"description": "HOST:PORT of the client."},
+        "principal": {"description": "Who it is; empty where nobody had to say."},
+        "client": {"description": "What the client calls itself."},
+        "subscriptions": {"description": "What it is attached to."},
+        "window": {"description": "Most messages in flight now, over all its subscriptions.", **_COUNT},
+        "in_flight": {"description": "Messages leased to it.", **_COUNT},
+        "acked_per_s": {"description": "Messages it settles.", **_COUNT},
+        "ack_latency_ms": {"description": "From delivery to ack; null before it is known."},
+        "unsent_bytes": {"description": "What its socket has not taken yet.", **_COUNT},
+        "state": {"description": "How it keeps up.", "enum": ["healthy", "throttled", "paused"]},
+        "reason": {"description": "Of the last change of its state or window."},
+        "since_ms": {"description": "When it connected.", **_COUNT},
+    },
+    "Health": {
+        "status": {"description": "As the worst of the checks."},
+        "version": {"description": "Of the program."},
+        "node": {"description": "Name of this gateway."},
+        "epoch": {"description": "Identity of this store's life."},
+        "checks": {"description": "Each part by its name."},
+    },
+    "Check": {"detail": {"description": "Why it is not ok, and the mend; empty where it is."}},
+}
+
+PARAMETERS: Final[dict[str, Schema]] = {
+    "name": {
+        "description": "Name of the subscription: words joined by dots.",
+        "schema": {"type": "string", "pattern": TOPIC, "maxLength": NAME_BYTES_MAX},
+    },
+    "connection": {"description": "Name of the connection, as the list shows it.", "schema": {"type": "string"}},
+}
+"""What stands in the paths, by its name there."""
+
+
+def properties(cls: type) -> dict[str, Schema]:
+    """The schema of each field of an attrs class."""
+    hints, more = get_type_hints(cls), _MORE.get(cls.__name__, {})
+    return {f.name: schema_of(hints[f.name]) | more.get(f.name, {}) for f in attrs.fields(cls)}
+
+
+def schema_of(hint: Any) -> Schema:
+    """The schema of a type hint, as orjson writes its values."""
+    plain = {int: "integer", bool: "boolean", str: "string", float: "number", types.NoneType: "null"}
+    if hint in plain:
+        return {"type": plain[hint]}
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union):
+        return _union([schema_of(argument) for argument in arguments])
+    if origin in (list, tuple):
+        return {"type": "array", "items": schema_of(arguments[0])}
+    if origin is dict:
+        return {"type": "object", "additionalProperties": schema_of(arguments[1])}
+    if isinstance(hint, type) and issubclass(hint, enum.StrEnum):
+        return {"type": "string", "enum": [member.value for member in hint]}
+    if isinstance(hint, type) and attrs.has(hint):
+        return ref(hint.__name__)
+    raise TypeError(f"{hint!r} has no schema here")
+
+
+def _union(choices: list[Schema]) -> Schema:
+    if all(choice.keys() == {"type"} for choice in choices):
+        return {"type": [choice["type"] for choice in choices]}
+    return {"anyOf": choices}
+
+
+def _object(fields: dict[str, Schema], description: str, *, required: bool = True) -> Schema:
+    return {
+        "type": "object",
+        "description": description,
+        "properties": fields,
+        "required": list(fields) if required else [],
+        "additionalProperties": False,
+    }
+
+
+def _served(*classes: type) -> Iterator[tuple[str, Schema]]:
+    """Classes that are answered as they are."""
+    for cls in classes:
+        name = cls.__name__.removesuffix("View")
+        yield name, _object(properties(cls), (cls.__doc__ or "").partition("\n")[0])
+
+
+def _schemas() -> dict[str, Schema]:
+    settings = properties(SubscriptionSettings)
+    shown = {**settings, "dead_letter": {**settings["dead_letter"], "anyOf": [{"const": ""}, _TOPIC_TEXT]}}
+    shown["dead_letter"]["description"] = "Topic of its dead letters; an empty text is none."
+    name = {"type": "string", "description": "Its name."}
+    return {
+        "SubscriptionChange": _object(
+            settings, "Settings of a subscription; `topics` at least to create one.", required=False
+        ),
+        "Subscription": _object(
+            {"name": name, **shown, "statistics": ref("SubscriptionStatistics")},
+            "A durable named reader, and where it stands.",
+        ),
+        **dict(_served(SubscriptionStatistics, ConnectionView, Probe, Health, Check)),
+        "Error": _object(
+            {
+                "code": {"type": "string", "description": "For programs.", "enum": sorted(TABLE)},
+                "message": {"type": "string", "description": "For people: names the thing and the mend."},
+                "temporary": {"type": "boolean", "description": "Whether the same call may succeed later."},
+            },
+            "What every error is, on every interface.",
+        ),
+    }
+
+
+SCHEMAS: Final = _schemas()

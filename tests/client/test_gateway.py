@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+import trio
+
+from gateway import client
+from tests.client.conftest import Connect, Connected
+from tests.client.fake import URL, FakeGateway
+
+
+async def test_the_handshake_carries_the_token_and_the_name(fake: FakeGateway, connected: Connected) -> None:
+    async with connected(token="secret", name="my-app/1.0") as (gateway, peer):
+        assert peer.headers[b"authorization"] == b"Bearer secret"
+        assert peer.headers[b"user-agent"] == b"my-app/1.0"
+        assert gateway.connected
+        assert gateway.connection_id == "c-1"
+
+
+async def test_each_connection_asks_for_a_fresh_token(fake: FakeGateway, connected: Connected) -> None:
+    tokens = iter(["first", "second"])
+
+    async def token() -> str:
+        return next(tokens)
+
+    async with connected(token=token) as (_, peer):
+        await peer.close(3005, "credentials expired")
+        assert (await fake.welcomed_peer()).headers[b"authorization"] == b"Bearer second"
+
+
+async def test_leaving_closes_with_a_close_frame(connected: Connected, nursery: trio.Nursery) -> None:
+    async with connected() as (_, peer):
+        nursery.start_soon(peer.expect_close)
+    await trio.testing.wait_all_tasks_blocked()
+    assert peer.ws.closed is not None
+    assert peer.ws.closed.code == 1000
+
+
+@pytest.mark.parametrize("url", ["tcp://a", "ws:///x", "127.0.0.1:8080", "ws://user:pw@a/", "ws://a/?token=x"])
+async def test_an_address_that_is_none_is_named(url: str) -> None:
+    with pytest.raises(ValueError, match="address"):
+        async with client.connect(url):
+            pass
+
+
+async def test_the_first_connection_fails_at_once_where_no_wait_is_asked(fake: FakeGateway, connect: Connect) -> None:
+    fake.unreachable = 1
+    with pytest.raises(client.NotConnectedError, match=r"gateway\.test:80.*nobody listens"):
+        async with connect():
+            pass
+    assert len(fake.dials_s) == 1
+
+
+async def test_the_first_connection_is_tried_again_for_as_long_as_asked(fake: FakeGateway, connect: Connect) -> None:
+    fake.unreachable = 10**6
+    started_s = trio.current_time()
+    with pytest.raises(client.NotConnectedError):
+        async with connect(wait_s=60):
+            pass
+    assert trio.current_time() - started_s >= 60
+    assert len(fake.dials_s) > 3
+
+
+async def test_a_side_that_hangs_up_on_the_handshake_is_not_waited_for(fake: FakeGateway, connect: Connect) -> None:
+    fake.answers_handshakes = False
+    with pytest.raises(client.NotConnectedError):
+        async with connect():
+            pass
+    assert trio.current_time() < 1
+
+
+async def test_a_refused_handshake_says_why(fake: FakeGateway, connect: Connect) -> None:
+    fake.refusal = (401, b'{"code":"permission_denied","message":"the token is not known","temporary":false}')
+    with pytest.raises(client.ConnectionEndedError, match="the token is not known") as caught:
+        async with connect(wait_s=60):
+            pass
+    assert caught.value.code == 401
+    assert len(fake.dials_s) == 1
+
+
+async def test_a_busy_gateway_is_asked_again(fake: FakeGateway, connect: Connect, nursery: trio.Nursery) -> None:
+    fake.refusal = (503, b"busy")
+
+    async def recover() -> None:
+        await trio.sleep(5)
+        fake.refusal = None
+        await fake.welcomed_peer()
+
+    nursery.start_soon(recover)
+    async with connect(wait_s=60) as gateway:
+        assert gateway.connected
+
+
+async def test_a_server_that_is_no_gateway_is_named(fake: FakeGateway, connect: Connect) -> None:
+    fake.subprotocol = None
+    with pytest.raises(client.ConnectionEndedError, match=r"push\.v1\.json"):
+        async with connect(wait_s=60):
+            pass
+
+
+async def test_what_the_body_raises_comes_out_as_it_was(connected: Connected) -> None:
+    cause = KeyError("cause")
+    with pytest.raises(ZeroDivisionError, match="mine") as caught:
+        async with connected():
+            raise ZeroDivisionError("mine") from cause
+    assert caught.value.__cause__ is cause
+    assert not isinstance(caught.value.__context__, BaseExceptionGroup)
+
+
+async def test_cancelling_the_body_is_not_hindered(connected: Connected) -> None:
+    with trio.move_on_after(3) as scope:
+        async with connected():
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    assert trio.current_time() < 10
+
+
+@pytest.mark.parametrize("code", [1001, 1011, 1012, 3001, 3008, 3013, 3499])
+async def test_a_passing_end_is_followed_by_a_new_connection(
+    fake: FakeGateway, connected: Connected, code: int
+) -> None:
+    async with connected() as (gateway, peer):
+        await peer.close(code, "for a while")
+        await fake.welcomed_peer()
+        await trio.testing.wait_all_tasks_blocked()
+        assert gateway.connected
+
+
+async def test_a_lost_connection_is_replaced(fake: FakeGateway, connected: Connected) -> None:
+    async with connected() as (gateway, peer):
+        await peer.cut()
+        await fake.welcomed_peer()
+        await trio.testing.wait_all_tasks_blocked()
+        assert gateway.connected
+
+
+@pytest.mark.parametrize("code", [1008, 1009, 3500, 3503, 3507, 3999])
+async def test_a_final_end_is_told_with_its_code_and_reason(
+    fake: FakeGateway, connected: Connected, code: int
+) -> None:
+    async with connected() as (gateway, peer):
+        await peer.close(code, "go away")
+        with pytest.raises(client.ConnectionEndedError, match="go away") as caught:
+            await gateway.publish("t", 1)
+        assert (caught.value.code, caught.value.reason) == (code, "go away")
+        with pytest.raises(client.ConnectionEndedError):
+            await gateway.subscribe("orders").__anext__()
+    assert len(fake.dials_s) == 1
+
+
+async def test_a_final_end_reaches_whoever_waits(connected: Connected) -> None:
+    async with connected() as (gateway, peer), trio.open_nursery() as nursery:
+
+        async def read() -> None:
+            with pytest.raises(client.ConnectionEndedError):
+                async for _ in gateway.subscribe("orders"):
+                    raise AssertionError
+
+        nursery.start_soon(read)
+        await peer.expect_attach()
+        await peer.close(3507, "subscription deleted")
+
+
+async def test_the_error_before_an_end_without_words_is_its_reason(connected: Connected) -> None:
+    async with connected() as (gateway, peer):
+        await peer.send(op="error", code="permission_denied", message="no such key", temporary=False)
+        await peer.close(3503)
+        with pytest.raises(client.ConnectionEndedError, match="no such key"):
+            await gateway.publish("t", 1)
+
+
+async def test_delays_between_attempts_grow_and_have_a_ceiling(
+    fake: FakeGateway, connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.random", lambda: 1.0)
+    async with connected() as (_, peer):
+        fake.unreachable = 8
+        await peer.cut()
+        await fake.welcomed_peer()
+    gaps_s = [later - earlier for earlier, later in zip(fake.dials_s, fake.dials_s[1:], strict=False)]
+    assert gaps_s == pytest.approx([0.5, 1, 2, 4, 8, 16, 20, 20, 20])
+
+
+async def test_a_good_connection_makes_the_next_delay_short_again(
+    fake: FakeGateway, connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.random", lambda: 1.0)
+    async with connected() as (_, peer):
+        fake.unreachable = 3
+        await peer.cut()
+        peer = await fake.welcomed_peer()
+        await trio.sleep(30)
+        ended_s = trio.current_time()
+        await peer.cut()
+        await fake.welcomed_peer()
+        assert fake.dials_s[-1] - ended_s == pytest.approx(0.5)
+
+
+async def test_a_gateway_that_falls_silent_is_given_up(fake: FakeGateway, connected: Connected) -> None:
+    async with connected() as (gateway, _):
+        await fake.welcomed_peer()
+        assert fake.dials_s[-1] == pytest.approx(2 * 25 + 8, abs=1)
+
+
+async def test_a_gateway_that_pings_is_not_silent(fake: FakeGateway, connected: Connected) -> None:
+    async with connected() as (_, peer):
+        for _ in range(10):
+            await trio.sleep(25)
+            await peer.ws.ping()
+        assert len(fake.dials_s) == 1
+
+
+async def test_a_gateway_that_never_says_welcome_is_given_up(fake: FakeGateway, connect: Connect) -> None:
+    with pytest.raises(client.NotConnectedError):
+        async with connect(timeout_s=4):
+            pass
+    assert trio.current_time() == pytest.approx(4)
+
+
+async def test_frames_of_a_later_version_are_passed_over(
+    connected: Connected, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected() as (gateway, peer), trio.open_nursery() as nursery:
+        await peer.send(op="fireworks", colour="red")
+        await peer.send(op="window", subscription="orders", size=640, reason="ack_latency", more=1)
+        nursery.start_soon(peer.publish_answered, 5)
+        assert (await gateway.publish("t", 1)).position == 5
+    assert "fireworks" in caplog.text
+
+
+async def test_a_frame_beyond_the_limit_ends_the_connection_with_the_reason(
+    fake: FakeGateway, connected: Connected
+) -> None:
+    async with connected(message_bytes_max=1000) as (gateway, peer):
+        await peer.send(op="window", subscription="s", size=1, reason="x" * 2000)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(client.ConnectionEndedError, match="1000 bytes") as caught:
+            await gateway.publish("t", 1)
+        assert caught.value.code == 1009
+
+
+async def test_a_drain_is_followed_by_a_connection_within_its_spread(fake: FakeGateway, connected: Connected) -> None:
+    async with connected() as (gateway, peer):
+        told_s = trio.current_time()
+        await peer.send(op="drain", reconnect_ms=[3000, 4000])
+        await peer.expect_close()
+        await fake.welcomed_peer()
+        assert 3 <= fake.dials_s[-1] - told_s <= 4
+
+
+async def test_a_drain_waits_for_publishes_on_their_way_and_holds_back_new_ones(
+    fake: FakeGateway, connected: Connected
+) -> None:
+    async with connected() as (gateway, peer), trio.open_nursery() as nursery:
+        positions: list[int] = []
+
+        async def publish() -> None:
+            positions.append((await gateway.publish("t", 1)).position)
+
+        nursery.start_soon(publish)
+        frame = await peer.expect("publish")
+        await peer.send(op="drain", reconnect_ms=[100, 200])
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(publish)
+        await peer.expect_silence(2)
+        await peer.send(op="published", id=frame["id"], durability="fsynced", positions=[1, 1])
+        await peer.expect_close()
+        await (await fake.welcomed_peer()).publish_answered(2)
+    assert positions == [1, 2]
+
+
+async def test_a_drain_does_not_wait_for_ever(fake: FakeGateway, connected: Connected) -> None:
+    async with connected() as (gateway, peer), trio.open_nursery() as nursery:
+
+        async def publish() -> None:
+            with pytest.raises(client.OutcomeUnknownError):
+                await gateway.publish("t", 1)
+
+        nursery.start_soon(publish)
+        await peer.expect("publish")
+        told_s = trio.current_time()
+        await peer.send(op="drain", reconnect_ms=[100, 200])
+        await peer.expect_close()
+        assert trio.current_time() - told_s == pytest.approx(5)
+
+
+async def test_the_reconnect_is_logged_with_its_reason(
+    fake: FakeGateway, connected: Connected, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.client")
+    async with connected() as (_, peer):
+        await peer.close(3008, "slow consumer")
+        await fake.welcomed_peer()
+    assert "slow consumer (3008)" in caplog.text
+    assert "connected to gateway.test:80 as c-1" in caplog.text
+
+
+async def test_leaving_does_not_wait_for_a_gateway_that_does_not_answer(fake: FakeGateway, connect: Connect) -> None:
+    near, far = trio.testing.memory_stream_pair()
+
+    async def open_stream() -> trio.abc.Stream:
+        return near
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fake._serve, far)
+        nursery.start_soon(fake.welcomed_peer)
+        async with client.connect(URL, open_stream=open_stream, close_timeout_s=3):
+            far.send_stream.close()  # nothing comes from there any more, and nothing is read
+            far.receive_stream.receive_some_hook = trio.sleep_forever
+            left_s = trio.current_time()
+        assert trio.current_time() - left_s <= 3
+        nursery.cancel_scope.cancel()
