@@ -13,9 +13,9 @@ circles; tests/test_house.py holds this map to the tree.
     5      flow/                         THE WAY, one stage a file: admit -> route -> append -> notify -> deliver
                                          -> settle -> redeliver
     6      edge/                         sockets and nurseries: listener, http, websocket, longpoll
-    6      control/                      the control plane: Starlette app and metrics
-    7      node                          composition root: builds everything, wires the channels, opens the nursery
-    8      cli __main__                  the command line
+    7      control/                      the control plane: Starlette app and metrics, over the edge's HTTP code
+    8      node                          composition root: builds everything, wires the channels, opens the nursery
+    9      cli __main__                  the command line
     -      client/                       the SDK; imports words and wire only
     -      bench/ testing/               `gateway bench`; in-memory node and faulty disk for tests
 

@@ -127,7 +127,6 @@ class Batch:
     """
 
     __slots__ = (
-        "brackets",
         "done",
         "durability",
         "error",
@@ -143,12 +142,11 @@ class Batch:
     )
 
     def __init__(
-        self, messages: list[Message], durability: Durability, size: int, brackets: int, done: Callable[[Batch], None]
+        self, messages: list[Message], durability: Durability, size: int, done: Callable[[Batch], None]
     ) -> None:
         self.messages = messages
         self.durability = durability
         self.size = size  # bytes as received; what the rings count
-        self.brackets = brackets  # opening brackets in what was received: a payload cannot be nested deeper
         self.done = done  # called once, without waiting: the outcome is known and durable as asked
         self.trusted = False  # made by the gateway itself: limits are not asked
         self.plain = False  # set by `admit`: every message has a topic and data, all of them accepted, and no more

@@ -8,7 +8,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import trio
 
@@ -18,7 +18,6 @@ from gateway.client.dialing import Address, OpenStream, Token, parse_url
 from gateway.client.errors import ClientError, ConnectionEndedError, NotConnectedError
 from gateway.client.message import Message
 from gateway.client.publishing import Limits, Publication, Publisher, Result, Stored, split
-from gateway.client.received import ReceivedBatch, ReceivedMessage
 from gateway.client.session import Session
 from gateway.client.subscription import BatchSubscription, Reading, Subscription, already_read
 from gateway.kit.backoff import full_jitter_s
@@ -34,8 +33,6 @@ MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 CANCELLED_CLOSE_S: Final = 1.0
 """A program that is cancelled still tells what it has finished, if the gateway takes it this soon."""
 
-AnyReading = Reading[ReceivedMessage] | Reading[ReceivedBatch]
-
 
 class Gateway:
     """A gateway as a program sees it: publish to it, subscribe to it. It comes from `connect`."""
@@ -45,7 +42,7 @@ class Gateway:
         self._nursery = nursery
         self._close_timeout_s = close_timeout_s
         self._publisher = Publisher()
-        self._readings: dict[str, AnyReading] = {}
+        self._readings: dict[str, Reading[Any]] = {}
         self._ended: ClientError | None = None
         self._closing = False
         self._opened = trio.Event()  # connected for the first time, or never
@@ -94,9 +91,9 @@ class Gateway:
         """Publish many at once; the results, in order, are each a Stored or the exception `publish` would raise.
 
         Any number: what is too much for one batch of the gateway is sent in several, in order. Raises only where
-        nothing was sent: a payload that cannot be encoded, or a connection that has ended.
+        nothing was sent: TypeError for data that JSON cannot say, ConnectionEndedError.
         """
-        publications = list(split(list(messages), durability, self._publisher.limits))
+        publications = list(split(messages, durability, self._publisher.limits))
         if self._ended is not None:
             raise self._ended
         await trio.lowlevel.checkpoint()
@@ -163,7 +160,7 @@ class Gateway:
 
         self._nursery.start_soon(wait)
 
-    def register(self, reading: AnyReading) -> None:
+    def register(self, reading: Reading[Any]) -> None:
         """A subscription wants to be resumed on every connection. Raises where its name is taken, or all is over."""
         if self._ended is not None:
             raise self._ended
@@ -171,7 +168,7 @@ class Gateway:
             raise already_read(reading.name)
         self._readings[reading.name] = reading
 
-    def unregister(self, reading: AnyReading) -> None:
+    def unregister(self, reading: Reading[Any]) -> None:
         self._readings.pop(reading.name, None)
 
     def _welcomed(self, session: Session) -> None:

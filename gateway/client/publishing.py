@@ -23,8 +23,9 @@ from gateway.wire import push_v1
 MERGED_MESSAGES_MAX: Final = 256
 MERGED_BYTES_MAX: Final = 256 * 1024
 """How much is put into one frame although it came in several calls; larger frames would only wait longer."""
-RESEND_WITHIN_S: Final = 100.0
-"""A message with an id is sent again this long after it was first sent: the gateway knows ids for 120 s."""
+RESEND_SHARE: Final = 5 / 6
+"""A message with an id is sent again within this share of the time for which the gateway remembers ids; the rest is for
+the way there."""
 
 
 @attrs.frozen
@@ -50,11 +51,17 @@ class Limits:
 
     messages: int = 1000
     bytes: int = 4 * 1024 * 1024
+    dedup_window_s: int = 120
 
     @property
     def message_bytes(self) -> int:
         """The largest message object that surely fits a frame: `bytes` of payload, in base64, and its head."""
         return self.bytes * 3 // 2
+
+    @property
+    def resend_s(self) -> float:
+        """How long after it was first sent a message with an id may be sent again."""
+        return self.dedup_window_s * RESEND_SHARE
 
     @classmethod
     def of(cls, welcome: dict[str, int]) -> Limits:
@@ -62,6 +69,7 @@ class Limits:
         return cls(
             max(1, welcome.get("batch_messages_max", documented.messages)),
             max(1, welcome.get("batch_bytes_max", documented.bytes)),
+            welcome.get("dedup_window_s", documented.dedup_window_s),
         )
 
 
@@ -81,17 +89,30 @@ class Publication:
         "size",
     )
 
-    def __init__(self, bodies: list[bytes], ids: list[str | None], durability: str) -> None:
-        self.bodies = bodies
-        self.ids = ids
+    def __init__(self, durability: str) -> None:
         self.durability = durability
-        self.size = sum(map(len, bodies))
-        self.open = list(range(len(bodies)))
-        self.results: list[Result | None] = [None] * len(bodies)
+        self.bodies: list[bytes] = []
+        self.ids: list[str | None] = []
+        self.size = 0
+        self.open: list[int] = []
+        self.results: list[Result | None] = []
         self.first_sent_s: float | None = None
         self.in_doubt = False  # a connection was lost while it was in flight
         self.abandoned = False  # the caller was cancelled: not worth sending again
         self.done = trio.Event()
+
+    def add(self, body: bytes, id_: str | None) -> None:
+        self.open.append(len(self.results))
+        self.bodies.append(body)
+        self.ids.append(id_)
+        self.results.append(None)
+        self.size += len(body)
+
+    def add_failed(self, error: GatewayError) -> None:
+        """A message that is not sent, in its place among the others."""
+        self.bodies.append(b"")
+        self.ids.append(None)
+        self.results.append(error)
 
     def settle(self, results: Iterable[Result]) -> None:
         for index, result in zip(self.open, results, strict=True):
@@ -102,10 +123,10 @@ class Publication:
     def fail(self, error: GatewayError | ClientError) -> None:
         self.settle([error] * len(self.open))
 
-    def doubt(self, now_s: float) -> None:
+    def doubt(self, now_s: float, resend_s: float) -> None:
         """Its connection is gone. What cannot be sent again without a risk of storing it twice gets its result."""
         self.in_doubt = True
-        too_late = self.first_sent_s is not None and now_s - self.first_sent_s > RESEND_WITHIN_S
+        too_late = self.first_sent_s is not None and now_s - self.first_sent_s >= resend_s
         still_open = []
         for index in self.open:
             if too_late or self.abandoned or self.ids[index] is None:
@@ -119,28 +140,35 @@ class Publication:
             self.done.set()
 
 
-def split(messages: list[Message], durability: str, limits: Limits) -> Iterator[Publication]:
+def split(messages: Iterable[Message], durability: str, limits: Limits) -> Iterator[Publication]:
     """A call's messages in publications that keep the gateway's limits of one batch.
 
-    Raises `payload_too_large` for a message that no frame can hold: the gateway would close the connection over it.
+    A message that cannot be sent has its error as its result at once. Raises TypeError for what JSON cannot say.
     """
-    bodies: list[bytes] = []
-    ids: list[str | None] = []
-    size = 0
+    gathered = Publication(durability)
     for message in messages:
-        body = encode(message)
-        if len(body) > limits.message_bytes:
-            raise GatewayError(
-                "payload_too_large", f"a message for {message.topic} has {len(body)} bytes; send a reference to it"
-            )
-        if bodies and (len(bodies) == limits.messages or size + len(body) > limits.bytes):
-            yield Publication(bodies, ids, durability)
-            bodies, ids, size = [], [], 0
-        bodies.append(body)
-        ids.append(message.id)
-        size += len(body)
-    if bodies:
-        yield Publication(bodies, ids, durability)
+        try:
+            body = _encode_within(message, limits)
+        except GatewayError as error:
+            gathered.add_failed(error)
+            continue
+        if gathered.open and (len(gathered.open) == limits.messages or gathered.size + len(body) > limits.bytes):
+            yield gathered
+            gathered = Publication(durability)
+        gathered.add(body, message.id)
+    if gathered.results:
+        yield gathered
+
+
+def _encode_within(message: Message, limits: Limits) -> bytes:
+    """Refuse what no frame can hold: the gateway would close the connection over it."""
+    body = encode(message)
+    if len(body) > limits.message_bytes:
+        raise GatewayError(
+            "payload_too_large",
+            f"a message for {message.topic} has {len(body)} bytes; put its data elsewhere and publish a reference",
+        )
+    return body
 
 
 class Publisher:
@@ -160,7 +188,10 @@ class Publisher:
         return bool(self._in_flight)
 
     def put(self, publication: Publication) -> None:
-        self._unsent.append(publication)
+        if publication.open:
+            self._unsent.append(publication)
+        else:
+            publication.done.set()
 
     def withdraw(self, publication: Publication) -> None:
         """Nobody waits for it any more: forget it where it has not been sent yet."""
@@ -243,7 +274,7 @@ class Publisher:
         back = [publication for taken in self._in_flight.values() for publication in taken]
         self._in_flight.clear()
         for publication in back:
-            publication.doubt(now_s)
+            publication.doubt(now_s, self.limits.resend_s)
         self._unsent.extendleft(publication for publication in reversed(back) if publication.open)
 
     def end(self, error: ConnectionEndedError) -> None:
@@ -260,7 +291,7 @@ class Publisher:
     def _drop_what_is_too_late(self, now_s: float) -> None:
         """What came back from a lost connection stands in front; it may have waited too long for the next one."""
         while self._unsent and self._unsent[0].in_doubt:
-            self._unsent[0].doubt(now_s)
+            self._unsent[0].doubt(now_s, self.limits.resend_s)
             if self._unsent[0].open:
                 break
             self._unsent.popleft()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 import trio
 
@@ -53,10 +53,10 @@ class Host(Protocol):
     def later(self, attempt: int, act: Callable[[], None]) -> None:
         """Call `act` after the backoff of this attempt."""
 
-    def register(self, reading: Reading[ReceivedMessage] | Reading[ReceivedBatch]) -> None:
+    def register(self, reading: Reading[Any]) -> None:
         """Have `resume` called for each new connection. Raises where the name is read already, or all is over."""
 
-    def unregister(self, reading: Reading[ReceivedMessage] | Reading[ReceivedBatch]) -> None: ...
+    def unregister(self, reading: Reading[Any]) -> None: ...
 
 
 class Reading(Generic[T]):
@@ -70,6 +70,7 @@ class Reading(Generic[T]):
         self._attachment: Attachment | None = None
         self._in_hand: T | None = None
         self._registered = False
+        self._left = False
         self._answered = trio.Event()
         self._failure: Exception | None = None
         self._resume_attempts = 0
@@ -116,6 +117,9 @@ class Reading(Generic[T]):
     def fail(self, error: Exception) -> None:
         """There will be no more messages: whoever asks for one gets `error`."""
         self._failure = error
+        if self._registered:
+            self._registered = False
+            self._host.unregister(self)
         self._answered.set()
         self._wake()
 
@@ -138,7 +142,7 @@ class Reading(Generic[T]):
         if self._registered:
             return
         self._check()
-        self._host.register(self)  # type: ignore[arg-type]  # T is one of the two
+        self._host.register(self)
         self._registered = True
         if self._host.session is not None:
             self.resume(self._host.session)
@@ -147,21 +151,19 @@ class Reading(Generic[T]):
         except trio.Cancelled:
             await self._leave()
             raise
-        if self._failure is not None:
-            await self._leave()
         self._check()
 
     def _check(self) -> None:
         if self._failure is not None:
             raise self._failure
+        if self._left:
+            raise trio.ClosedResourceError(f"subscription {self.name} has been left")
 
     async def _waiting(self) -> Attachment:
         """The attachment, once messages wait at it. Acks that wait go out first: nothing else would be delivered."""
         await self._start()
         while True:
             self._check()
-            if not self._registered:
-                raise trio.ClosedResourceError(f"subscription {self.name} has been left")
             attachment = self._attachment
             if attachment is not None:
                 if attachment.frames:
@@ -174,6 +176,7 @@ class Reading(Generic[T]):
             await self._lot.park()
 
     async def _leave(self) -> None:
+        self._left = True
         if not self._registered:
             return
         self._registered = False
@@ -184,7 +187,7 @@ class Reading(Generic[T]):
             session.detach(attachment, lambda _: left.set())
             with trio.CancelScope(shield=True, deadline=trio.current_time() + LEAVE_S):
                 await left.wait()
-        self._host.unregister(self)  # type: ignore[arg-type]  # T is one of the two
+        self._host.unregister(self)
         self._wake()
 
 
@@ -248,5 +251,6 @@ class BatchSubscription(Reading[ReceivedBatch]):
 
 def already_read(name: str) -> GatewayError:
     return GatewayError(
-        "already_subscribed", f"subscription {name} is read over this connection already; share it, or connect again"
+        "already_subscribed",
+        f"subscription {name} is being read already; leave it first, or share it with auto_ack=False",
     )

@@ -6,6 +6,7 @@ error object of protocol.md §2: GatewayError here, anything else in `edge.http`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import groupby
 
 from starlette.applications import Starlette
@@ -19,11 +20,12 @@ from gateway.control import asgi
 from gateway.control.call import Call, error
 from gateway.control.connections import ConnectionCalls
 from gateway.control.health import HealthCalls
+from gateway.control.metrics import MetricsCall
 from gateway.control.openapi import OpenApi
 from gateway.control.sources import Sources
 from gateway.control.subscriptions import SubscriptionCalls
 from gateway.edge.http import HttpConnection
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StoreError
 from gateway.wire import http as wire
 
 
@@ -31,26 +33,26 @@ class ControlPlane:
     """Stands behind every connection of the control listener."""
 
     def __init__(self, sources: Sources) -> None:
-        rooms = (SubscriptionCalls(sources), ConnectionCalls(sources), HealthCalls(sources))
+        rooms = (SubscriptionCalls(sources), ConnectionCalls(sources), HealthCalls(sources), MetricsCall(sources))
         self.calls = OpenApi(call for room in rooms for call in room.calls()).calls
         by_path = groupby(sorted(self.calls, key=lambda call: call.path), key=lambda call: call.path)
-        self._app = Starlette(
-            routes=[Route(path, Resource(path, list(calls))) for path, calls in by_path],
-            exception_handlers={GatewayError: _gateway_error, HTTPException: _http_exception},
+        self.app = Starlette(
+            routes=[Route(path, Resource(calls)) for path, calls in by_path],
+            exception_handlers={GatewayError: _gateway_error, StoreError: _store_error, HTTPException: _http_exception},
         )
-        self._app.router.redirect_slashes = False
+        self.app.router.redirect_slashes = False
 
     async def handle(self, request: wire.Request, connection: HttpConnection) -> None:
         if request.method == "OPTIONS" and request.target == b"*":
             connection.respond(wire.Response(204, b"", [(b"allow", b"GET, HEAD, OPTIONS, PUT, DELETE")]))
             return
-        await asgi.answer(self._app, request, connection)
+        await asgi.answer(self.app, request, connection)
 
 
 class Resource:
     """One path: its calls by method. HEAD is answered as GET, without the body; OPTIONS says what there is."""
 
-    def __init__(self, path: str, calls: list[Call]) -> None:
+    def __init__(self, calls: Iterable[Call]) -> None:
         self._by_method = {call.method: call.respond for call in calls}
         if "GET" in self._by_method:
             self._by_method["HEAD"] = self._by_method["GET"]
@@ -74,6 +76,10 @@ class Resource:
 async def _gateway_error(request: Request, cause: Exception) -> Response:
     assert isinstance(cause, GatewayError)
     return error(cause)
+
+
+async def _store_error(request: Request, cause: Exception) -> Response:
+    return error(GatewayError("store_failed", f"{cause}; the gateway is going down"))
 
 
 async def _http_exception(request: Request, cause: Exception) -> Response:

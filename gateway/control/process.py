@@ -48,16 +48,12 @@ def process_metrics() -> list[Metric]:
 
 def collector_metrics(pauses: CollectorPauses) -> Iterator[Metric]:
     """The garbage collector."""
-    collections = CounterMetricFamily(
-        "gateway_gc_collections", "Runs of the garbage collector.", labels=["generation"]
-    )
+    collections = CounterMetricFamily("gateway_gc_collections", "Runs of the garbage collector.", labels=["generation"])
     for generation, statistics in enumerate(gc.get_stats()):
         collections.add_metric([str(generation)], statistics["collections"])
     yield collections
     yield CounterMetricFamily(
         "gateway_gc_pause_seconds", "Time the garbage collector held the process.", pauses.seconds
     )
-    yield GaugeMetricFamily(
-        "gateway_gc_pause_max_seconds", "The longest it held the process.", pauses.seconds_max
-    )
+    yield GaugeMetricFamily("gateway_gc_pause_max_seconds", "The longest it held the process.", pauses.seconds_max)
     yield GaugeMetricFamily("gateway_allocated_blocks", "Memory blocks of the interpreter.", sys.getallocatedblocks())

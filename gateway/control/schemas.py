@@ -112,6 +112,7 @@ PARAMETERS: Final[dict[str, Schema]] = {
     "name": {
         "description": "Name of the subscription: words joined by dots.",
         "schema": {"type": "string", "pattern": TOPIC, "maxLength": NAME_BYTES_MAX},
+        "example": "orders",
     },
     "connection": {"description": "Name of the connection, as the list shows it.", "schema": {"type": "string"}},
 }

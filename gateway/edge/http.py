@@ -88,7 +88,7 @@ class HttpConnection:
 
     async def _serve(self) -> None:
         parser = self._parser
-        self._deadline = trio.current_time() + self._settings.idle_timeout_s
+        self._deadline = self._watchdog.now + self._settings.idle_timeout_s
         while not self._ended:
             if self._pending is not None and (parser.requests or parser.error):
                 await self._responded.wait()  # pipelined: one after the other
@@ -131,7 +131,7 @@ class HttpConnection:
             timeout = settings.header_timeout_s
         else:
             timeout = settings.idle_timeout_s
-        self._deadline = trio.current_time() + timeout
+        self._deadline = self._watchdog.now + timeout
 
     async def _handle(self, request: Request) -> None:
         self._pending = request

@@ -33,7 +33,7 @@ class Publisher:
         """POST /v1/topics/{topic}/messages"""
         message, durability = self._message(request, unquote_to_bytes(topic).decode("utf-8", "replace"))
         done = partial(_answer_one, connection, self._epoch)
-        await self._admit.submit(Batch([message], durability, len(request.body), brackets(request.body), done))
+        await self._admit.submit(Batch([message], durability, len(request.body), done))
 
     def _message(self, request: Request, topic: str) -> tuple[Message, Durability]:
         message = Message(topic=topic)
@@ -71,7 +71,7 @@ class Publisher:
         durability = Durability.FSYNCED if header is None else parse_durability(_text(b"push-durability", header))
         check_batch(messages, self._limits, len(request.body))
         done = partial(_answer_many, connection, self._epoch)
-        batch = Batch(messages, durability, len(request.body), brackets(request.body), done)
+        batch = Batch(messages, durability, len(request.body), done)
         for index, error in errors.items():
             batch.answer(index, error)
         await self._admit.submit(batch)
@@ -95,11 +95,6 @@ def check_batch(messages: list[Message], limits: Limits, size: int) -> None:
                 f"the payloads have {size} bytes together; at most {limits.batch_bytes_max} are allowed "
                 f"(limits.batch_bytes_max)",
             )
-
-
-def brackets(body: bytes) -> int:
-    """Opening brackets of a body: no payload in it is nested deeper."""
-    return body.count(b"{") + body.count(b"[")
 
 
 def parse_durability(text: str) -> Durability:

@@ -27,6 +27,8 @@ class Watchdog:
 
     def __init__(self, period_s: float = PERIOD_S) -> None:
         self.date = b""
+        self.now = trio.current_time()
+        """The run loop's time as of the last tick: near enough for deadlines, and free."""
         self._period_s = period_s
         self._watched: dict[Watched, None] = {}
         self._ticks: list[Callable[[float], None]] = []
@@ -52,7 +54,7 @@ class Watchdog:
         while True:
             await trio.sleep(self._period_s)
             self._tell_date()
-            now = trio.current_time()
+            self.now = now = trio.current_time()
             for call in self._ticks:
                 call(now)
             for watched in list(self._watched):

@@ -166,7 +166,7 @@ class Session:
         try:
             match operation:
                 case push_v1.Publish():
-                    await self._publish(operation, frame)
+                    await self._publish(operation, len(frame))
                 case push_v1.Ack() | push_v1.Nack() | push_v1.Extend() | push_v1.Term():
                     await self._settle(operation)
                 case push_v1.Subscribe():
@@ -183,11 +183,10 @@ class Session:
         if reference is not None:
             self._offer(push_v1.encode_ok(reference, **more))
 
-    async def _publish(self, operation: push_v1.Publish, frame: str) -> None:
-        check_batch(operation.messages, self._services.config.limits, len(frame))
-        brackets = frame.count("{") + frame.count("[")
+    async def _publish(self, operation: push_v1.Publish, size: int) -> None:
+        check_batch(operation.messages, self._services.config.limits, size)
         done = partial(self._published, operation.id)
-        batch = Batch(operation.messages, operation.durability, len(frame), brackets, done)
+        batch = Batch(operation.messages, operation.durability, size, done)
         for index, error in operation.errors.items():
             batch.answer(index, error)
         self._publishing += 1

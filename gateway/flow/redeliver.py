@@ -76,7 +76,7 @@ class Redeliver:
         again, self._again = self._again, []
         for dead in again + await self._engine.dead_letters():
             message = dead_letter(dead)
-            batch = Batch([message], Durability.FSYNCED, len(dead.body), 0, partial(self._stored, dead))
+            batch = Batch([message], Durability.FSYNCED, len(dead.body), partial(self._stored, dead))
             batch.trusted = True
             try:
                 await self._submit(batch)

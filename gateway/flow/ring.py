@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from time import perf_counter
 from typing import Generic, TypeVar
 
 import attrs
@@ -60,7 +61,7 @@ class Ring(Generic[T]):
         receive, statistics = self._receive, self._statistics
         while True:
             item = await receive.receive()
-            began = trio.current_time()
+            began = perf_counter()
             stage(item)
             for _ in range(statistics.items_max):  # then let others run
                 try:
@@ -68,11 +69,14 @@ class Ring(Generic[T]):
                 except trio.WouldBlock:
                     break
                 stage(item)
-            statistics.busy_seconds += trio.current_time() - began
+            statistics.busy_seconds += perf_counter() - began
 
     async def get(self) -> T:
-        """The next item; for stages that have to wait while they work."""
-        return await self._receive.receive()
+        """The next item; for stages that have to wait while they work. Lets others run only where nothing waits."""
+        try:
+            return self._receive.receive_nowait()
+        except trio.WouldBlock:
+            return await self._receive.receive()
 
     def get_nowait(self) -> T:
         """The next item; trio.WouldBlock where there is none."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import orjson
@@ -33,6 +33,8 @@ from gateway.store.record import Kind
 from gateway.store.segment import Segment
 
 _log = structlog.get_logger("gateway.store")
+_PASSES_MAX: Final = 64
+_QUIET_PASSES: Final = 3  # admit, route and append take a pass each
 
 
 @attrs.define(slots=True)
@@ -252,6 +254,7 @@ class Log:
         """The flusher. Ends only by cancellation or by raising StoreError."""
         while True:
             await self._wait_work()
+            await self._gather()
             await self._turn()
 
     async def _wait_work(self) -> None:
@@ -259,6 +262,19 @@ class Log:
         if not self._wake.is_set():
             with trio.move_on_after(self.settings.lazy_sync_ms / 1000):
                 await self._wake.wait()
+
+    async def _gather(self) -> None:
+        """Let batches that are already on their way come in: while each pass of the run loop brings more.
+
+        Costs a pass, 10 us, where nothing comes; under load it makes a sync serve tens of single publishes, not two.
+        """
+        quiet = 0
+        for _ in range(_PASSES_MAX):
+            before = self._work.records
+            await trio.lowlevel.checkpoint()
+            quiet = 0 if self._work.records > before else quiet + 1
+            if quiet == _QUIET_PASSES:
+                return
 
     async def flush(self) -> None:
         """Make everything appended so far durable, with a checkpoint; for the end, when `run` is over."""

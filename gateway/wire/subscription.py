@@ -19,6 +19,8 @@ _converter = cattrs.Converter(detailed_validation=False)
 
 
 def _strict_int(value: Any, _type: type) -> int:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # JSON has one kind of number: 1.0 is a whole one (JSON Schema 2020-12 §6.1.1)
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("must be a whole number")
     return value
@@ -39,6 +41,7 @@ def _strict_str(value: Any, _type: type) -> str:
 _converter.register_structure_hook(int, _strict_int)
 _converter.register_structure_hook(bool, _strict_bool)
 _converter.register_structure_hook(str, _strict_str)
+_converter.register_structure_hook(Start, lambda value, _type: Start(value))  # a str too, but not any
 
 
 def decode_settings(change: Any, before: SubscriptionSettings | None) -> SubscriptionSettings:

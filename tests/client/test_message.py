@@ -20,7 +20,7 @@ def test_members_that_are_not_given_are_not_sent() -> None:
 
 def test_every_member_is_understood_by_the_gateway() -> None:
     body = encode(Message(topic="t", data=1, id="a", key="k", attributes={"x": "y"}, delay_ms=5, ttl_ms=7))
-    publish = push_v1.decode('{"op":"publish","messages":[%s]}' % body.decode())
+    publish = push_v1.decode('{"op":"publish","messages":[' + body.decode() + "]}")
     assert isinstance(publish, push_v1.Publish)
     [message] = publish.messages
     assert (message.id, message.key, message.attributes) == ("a", "k", {"x": "y"})

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from gateway import client
-from gateway.client.publishing import RESEND_WITHIN_S
+from gateway.client.publishing import Limits
 from tests.client.conftest import Connected
 from tests.client.fake import FakeGateway
 
@@ -35,9 +35,7 @@ async def test_a_publish_waits_until_it_is_stored(connected: Connected) -> None:
         outcomes.start({"amount": 12}.__len__(), id="a1", key="tid-9", attributes={"k": "v"}, durability="written")
         frame = await peer.expect("publish")
         assert frame["durability"] == "written"
-        assert frame["messages"] == [
-            {"topic": "t", "id": "a1", "key": "tid-9", "attributes": {"k": "v"}, "data": 1}
-        ]
+        assert frame["messages"] == [{"topic": "t", "id": "a1", "key": "tid-9", "attributes": {"k": "v"}, "data": 1}]
         await trio.testing.wait_all_tasks_blocked()
         assert outcomes.by_data == {}
         await peer.send(op="published", id=frame["id"], durability="written", positions=[42, 42])
@@ -169,6 +167,33 @@ async def test_a_message_that_no_frame_can_hold_is_refused_here(connected: Conne
         assert caught.value.code == "payload_too_large"
 
 
+async def test_a_message_that_cannot_be_sent_does_not_hold_back_the_others(connected: Connected) -> None:
+    async with connected(limits={"batch_bytes_max": 1000}) as (gateway, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.publish_answered, 8)
+        first, second, third = await gateway.publish_batch(
+            [
+                client.Message(topic="t", data="x" * 1500),
+                client.Message(topic="t", data=1),
+                client.Message(topic="t", data=b"{", content_type="application/json"),
+            ]
+        )
+        assert second == client.Stored(8)
+        assert isinstance(first, client.GatewayError)
+        assert isinstance(third, client.GatewayError)
+        assert (first.code, third.code) == ("payload_too_large", "bad_request")
+
+
+async def test_ids_are_not_relied_on_where_the_gateway_keeps_none(fake: FakeGateway, connected: Connected) -> None:
+    async with connected(limits={"dedup_window_s": 0}) as (gateway, peer), trio.open_nursery() as nursery:
+        outcomes = Outcomes(gateway, nursery)
+        outcomes.start(1, id="a1")
+        await peer.expect("publish")
+        await trio.sleep(0.1)
+        await peer.cut()
+        await (await fake.welcomed_peer(dedup_window_s=0)).expect_silence(1)
+        assert isinstance(outcomes.by_data[1], client.OutcomeUnknownError)
+
+
 async def test_an_empty_batch_is_no_frame(connected: Connected) -> None:
     async with connected() as (gateway, peer):
         assert await gateway.publish_batch([]) == []
@@ -226,7 +251,7 @@ async def test_an_id_that_the_gateway_may_have_forgotten_is_not_sent_again(
         await peer.expect("publish")
         fake.unreachable = 10**6
         await peer.cut()
-        await trio.sleep(RESEND_WITHIN_S + 1)
+        await trio.sleep(Limits().resend_s + 1)
         fake.unreachable = 0
         peer = await fake.welcomed_peer()
         await peer.expect_silence(1)
@@ -278,12 +303,11 @@ async def test_a_cancelled_publish_on_its_way_is_not_sent_again(fake: FakeGatewa
 
 
 async def test_a_publish_left_behind_is_told_so(connected: Connected) -> None:
-    async with trio.open_nursery() as nursery:
-        async with connected() as (gateway, peer):
-            outcomes = Outcomes(gateway, nursery)
-            outcomes.start(1)
-            await peer.expect("publish")
-            nursery.start_soon(peer.expect_close)
+    async with trio.open_nursery() as nursery, connected() as (gateway, peer):
+        outcomes = Outcomes(gateway, nursery)
+        outcomes.start(1)
+        await peer.expect("publish")
+        nursery.start_soon(peer.expect_close)
     assert isinstance(outcomes.by_data[1], client.OutcomeUnknownError)
     with pytest.raises(client.ConnectionEndedError) as caught:
         await gateway.publish("t", 1)
@@ -293,7 +317,8 @@ async def test_a_publish_left_behind_is_told_so(connected: Connected) -> None:
 async def test_an_answer_that_does_not_fit_its_question_is_an_error(connected: Connected) -> None:
     async with connected() as (gateway, peer), trio.open_nursery() as nursery:
         outcomes = Outcomes(gateway, nursery)
-        for data, answer in enumerate(({"positions": [1, 3]}, {"results": []}, {"results": [{"id": "a"}]})):
+        answers: list[dict[str, Any]] = [{"positions": [1, 3]}, {"results": []}, {"results": [{"id": "a"}]}]
+        for data, answer in enumerate(answers):
             outcomes.start(data)
             frame = await peer.expect("publish")
             await peer.send(op="published", id=frame["id"], durability="fsynced", **answer)
@@ -304,7 +329,5 @@ async def test_an_answer_that_does_not_fit_its_question_is_an_error(connected: C
 async def test_a_payload_that_cannot_be_encoded_sends_nothing(connected: Connected) -> None:
     async with connected() as (gateway, peer):
         with pytest.raises(TypeError):
-            await gateway.publish_batch(
-                [client.Message(topic="t", data=1), client.Message(topic="t", data=object())]
-            )
+            await gateway.publish_batch([client.Message(topic="t", data=1), client.Message(topic="t", data=object())])
         await peer.expect_silence(1)

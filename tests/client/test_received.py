@@ -30,8 +30,7 @@ class Ledger:
 
 
 def received(members: str, ledger: Ledger | None = None) -> ReceivedMessage:
-    text = '{"op":"messages","subscription":"s","lease_ms":1,"messages":[%s]}' % members
-    frame = push_v1.decode_server(text)
+    frame = push_v1.decode_server('{"op":"messages","subscription":"s","lease_ms":1,"messages":[' + members + "]}")
     assert isinstance(frame, push_v1.Messages)
     return ReceivedMessage(frame.messages[0], 1, ledger or Ledger())
 
@@ -40,39 +39,39 @@ HEAD = '"position":7,"id":"a","topic":"t.u","time_ms":99'
 
 
 def test_a_message_shows_every_member_of_its_delivery() -> None:
-    message = received('{%s,"key":"k","attributes":{"x":"y"},"data":{"n":1}}' % HEAD)
+    message = received("{" + HEAD + ',"key":"k","attributes":{"x":"y"},"data":{"n":1}}')
     assert (message.position, message.id, message.topic, message.time_ms) == (7, "a", "t.u", 99)
     assert (message.key, message.attributes, message.attempts) == ("k", {"x": "y"}, 1)
     assert (message.data, message.raw, message.content_type) == ({"n": 1}, b'{"n":1}', "application/json")
 
 
 def test_members_that_are_absent_are_empty() -> None:
-    message = received('{%s,"data":null}' % HEAD)
+    message = received("{" + HEAD + ',"data":null}')
     assert (message.key, message.attributes, message.data) == (None, {}, None)
 
 
 def test_raw_is_what_was_published_byte_for_byte() -> None:
-    assert received('{%s,"data":{ "n" : 1.00, "u":"\\u00e4" } }' % HEAD).raw == b'{ "n" : 1.00, "u":"\\u00e4" }'
+    assert received("{" + HEAD + ',"data":{ "n" : 1.00, "u":"\\u00e4" } }').raw == b'{ "n" : 1.00, "u":"\\u00e4" }'
 
 
 def test_a_binary_payload_is_its_bytes() -> None:
-    message = received('{%s,"content_type":"image/png","data_base64":"AP8="}' % HEAD)
+    message = received("{" + HEAD + ',"content_type":"image/png","data_base64":"AP8="}')
     assert (message.raw, message.data, message.content_type) == (b"\x00\xff", b"\x00\xff", "image/png")
 
 
 def test_a_payload_that_the_parser_refuses_fails_its_own_data_only() -> None:
-    message = received('{%s,"data":1e999}' % HEAD)
+    message = received("{" + HEAD + ',"data":1e999}')
     with pytest.raises(ValueError, match="out of range"):
         _ = message.data
     assert message.raw == b"1e999"
 
 
 def test_an_integer_of_any_size_is_exact() -> None:
-    assert received('{%s,"data":123456789012345678901234567890}' % HEAD).data == 123456789012345678901234567890
+    assert received("{" + HEAD + ',"data":123456789012345678901234567890}').data == 123456789012345678901234567890
 
 
 def test_the_deepest_payload_is_parsed_from_a_deep_stack() -> None:
-    message = received('{%s,"data":%s}' % (HEAD, "[" * 900 + "]" * 900))
+    message = received("{" + HEAD + ',"data":' + "[" * 900 + "]" * 900 + "}")
 
     def descend(levels: int) -> Any:
         return descend(levels - 1) if levels else message.data
@@ -95,8 +94,7 @@ def test_as_json_is_the_delivery_as_the_gateway_composed_it(message: Message) ->
 
 async def test_the_first_word_settles_and_what_follows_is_passed_over() -> None:
     ledger = Ledger()
-    message = received('{%s,"data":1}' % HEAD, ledger)
-    assert not message.settled
+    message = received("{" + HEAD + ',"data":1}', ledger)
     await message.nack(delay_ms=5, reason="later")
     assert message.settled
     await message.ack()
@@ -108,11 +106,11 @@ async def test_the_first_word_settles_and_what_follows_is_passed_over() -> None:
 
 async def test_each_verb_says_what_it_was_given() -> None:
     ledger = Ledger()
-    await received('{%s,"data":1}' % HEAD, ledger).extend(1000)
-    await received('{%s,"data":1}' % HEAD, ledger).term("broken")
-    await received('{%s,"data":1}' % HEAD, ledger).ack()
-    await received('{%s,"data":1}' % HEAD, ledger).ack(confirm=True)
-    await received('{%s,"data":1}' % HEAD, ledger).nack()
+    await received("{" + HEAD + ',"data":1}', ledger).extend(1000)
+    await received("{" + HEAD + ',"data":1}', ledger).term("broken")
+    await received("{" + HEAD + ',"data":1}', ledger).ack()
+    await received("{" + HEAD + ',"data":1}', ledger).ack(confirm=True)
+    await received("{" + HEAD + ',"data":1}', ledger).nack()
     assert ledger.said == [
         ("extend", 7, ("lease_ms", 1000)),
         ("term", 7, ("reason", "broken")),
@@ -124,11 +122,12 @@ async def test_each_verb_says_what_it_was_given() -> None:
 
 async def test_a_verb_on_a_batch_means_what_is_not_settled_of_it() -> None:
     ledger = Ledger()
-    batch = ReceivedBatch([received('{%s,"data":%d}' % (HEAD.replace("7", str(n)), n), ledger) for n in (1, 2, 3)])
-    assert [message.data for message in batch] == [1, 2, 3]
+    members = [HEAD.replace("7", str(position)) for position in (1, 2, 3)]
+    batch = ReceivedBatch([received("{" + each + ',"data":0}', ledger) for each in members])
+    assert [message.position for message in batch] == [1, 2, 3]
     assert (len(batch), batch[0].position, [each.position for each in batch[1:]]) == (3, 1, [2, 3])
     await batch[1].nack()
-    assert not batch.settled
+    assert [each.settled for each in batch] == [False, True, False]
     await batch.extend(50)
     await batch.ack()
     assert batch.settled

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -111,12 +112,16 @@ async def test_leaving_by_an_exception_nacks_the_message_in_hand(connected: Conn
     said: list[dict[str, Any]] = []
     async with connected() as (gateway, peer):
         nursery.start_soon(attach_and_deliver, peer, 1, 2, 3)
-        with pytest.raises(ZeroDivisionError):
+
+        async def read() -> None:
             async with gateway.subscribe("orders") as messages:
                 async for message in messages:
                     if message.position == 2:
                         nursery.start_soon(farewell, peer, said)
                         _ = 1 / 0
+
+        with pytest.raises(ZeroDivisionError):
+            await read()
         assert said == [
             {"op": "nack", "ranges": [[2, 2]], "reason": "ZeroDivisionError"},
             {"op": "ack", "ranges": [[1, 1]]},
@@ -216,7 +221,7 @@ async def test_many_acks_are_sent_before_the_buffer_runs_empty(connected: Connec
         while ranges[-1][1] < 40:
             ranges.append((await peer.expect("ack"))["ranges"][0])
         assert ranges[0][0] == 1
-        assert all(later[0] == earlier[1] + 1 for earlier, later in zip(ranges, ranges[1:], strict=False))
+        assert all(later[0] == earlier[1] + 1 for earlier, later in pairwise(ranges))
         nursery.cancel_scope.cancel()
 
 
@@ -279,6 +284,10 @@ async def test_a_subscription_that_is_gone_after_a_loss_is_an_error(fake: FakeGa
         await peer.send(op="error", id=frame["id"], code="subscription_not_found", message="none", temporary=False)
         await trio.testing.wait_all_tasks_blocked()
         assert isinstance(reader.error, client.GatewayError)
+        again = Reader(gateway.subscribe("orders"), nursery)  # created anew, it can be read anew
+        await peer.expect_attach()
+        assert again.error is None
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_drain_waits_for_the_message_in_hand_and_drops_what_waits(
@@ -315,6 +324,7 @@ async def test_leases_of_waiting_messages_are_kept_while_the_program_goes_on(
             async for message in messages:
                 positions.append(message.position)
                 await trio.sleep(20)
+                await peer.ws.ping()
                 if message.position == 5:
                     break
         extended = [frame["ranges"] for frame in said if frame["op"] == "extend"]
@@ -441,12 +451,16 @@ async def test_a_batch_left_by_an_exception_is_nacked_but_for_what_is_settled(
     async with connected() as (gateway, peer):
         nursery.start_soon(attach_and_deliver, peer, 1, 2, 3)
         said: list[dict[str, Any]] = []
-        with pytest.raises(KeyError):
+
+        async def read() -> None:
             async with gateway.subscribe_batches("orders") as batches:
                 async for batch in batches:
                     await batch[0].ack()
                     nursery.start_soon(farewell, peer, said)
                     raise KeyError
+
+        with pytest.raises(KeyError):
+            await read()
         assert said == [
             {"op": "nack", "ranges": [[2, 3]], "reason": "KeyError"},
             {"op": "ack", "ranges": [[1, 1]]},

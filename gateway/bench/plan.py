@@ -1,0 +1,123 @@
+"""What a run is asked to do, checked; and the gateway that it is done to."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+import attrs
+
+from gateway.bench.layout import SIZE_MIN
+
+PATH: Final = "/v1/connect"
+BATCH_DEFAULT: Final = 200
+BATCH_BYTES_MAX: Final = 3 * 1024 * 1024
+"""Payload bytes in one publish frame; below limits.batch_bytes_max, which counts the frame around them too."""
+HTTP_PUBLISHERS_DEFAULT: Final = 64
+"""A single-message publish waits for the disk, so only many at once can share a commit."""
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """The load. Raises ValueError with the mend where it contradicts itself."""
+
+    messages: int
+    size_bytes: int
+    publishers: int
+    subscribers: int
+    shared: bool
+    window: int
+    batch: int
+    rate_per_s: float | None
+    """Messages per second of all publishers together; None for as fast as the window allows."""
+    http: bool
+    idle: int
+
+    def __attrs_post_init__(self) -> None:
+        if self.size_bytes < SIZE_MIN:
+            raise ValueError(f"--size {self.size_bytes}: the least is {SIZE_MIN}, which holds the time stamp")
+        if not self.http and self.batch > self.window:
+            raise ValueError(f"--batch {self.batch} is larger than --window {self.window}: it would never be sent")
+        if self.batch > 1 and self.batch * self.size_bytes > BATCH_BYTES_MAX:
+            raise ValueError(
+                f"--batch {self.batch} of --size {self.size_bytes} is more than the {BATCH_BYTES_MAX} bytes that one "
+                f"publish may hold; lower either"
+            )
+
+    @property
+    def deliveries(self) -> int:
+        """Deliveries that are due where every message is accepted."""
+        return self.messages * (min(self.subscribers, 1) if self.shared else self.subscribers)
+
+    def share(self, publisher: int) -> int:
+        """How many of the messages this publisher sends."""
+        share, rest = divmod(self.messages, self.publishers)
+        return share + (publisher < rest)
+
+
+def make_plan(
+    *,
+    messages: int,
+    size_bytes: int,
+    publishers: int | None,
+    subscribers: int,
+    shared: bool,
+    window: int,
+    batch: int | None,
+    rate_per_s: float | None,
+    http: bool,
+    idle: int,
+) -> Plan:
+    """A plan with what was left open filled in so that it fits the rest."""
+    if publishers is None:
+        publishers = HTTP_PUBLISHERS_DEFAULT if http else 1
+    if http and batch not in (None, 1):
+        raise ValueError("--batch goes with WebSocket; --http publishes single messages")
+    if batch is None:
+        batch = 1 if http else max(1, min(BATCH_DEFAULT, window, BATCH_BYTES_MAX // size_bytes))
+    return Plan(
+        messages=messages,
+        size_bytes=size_bytes,
+        publishers=max(1, min(publishers, messages)),
+        subscribers=subscribers,
+        shared=shared,
+        window=window,
+        batch=batch,
+        rate_per_s=rate_per_s,
+        http=http,
+        idle=idle,
+    )
+
+
+@attrs.frozen
+class Address:
+    """One plane of a gateway."""
+
+    host: str
+    port: int
+
+    @property
+    def netloc(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@attrs.frozen
+class Target:
+    """The gateway under load."""
+
+    data: Address
+    control: Address
+    pid: int | None
+    """Its process, where it is on this machine and known."""
+    own_directory: str | None = None
+    """The store of a gateway that was started for this run."""
+
+
+def parse_address(url: str) -> Address:
+    """`ws://HOST:PORT/...` or `http://HOST:PORT` -> its address. Raises ValueError with the mend."""
+    parts = urlsplit(url)
+    if parts.scheme in ("wss", "https"):
+        raise ValueError(f"{url!r}: the load is made without TLS; name the gateway itself, not a proxy before it")
+    if parts.scheme not in ("ws", "http") or not parts.hostname:
+        raise ValueError(f"{url!r} is no address of a gateway; write ws://host:port or http://host:port")
+    return Address(parts.hostname, parts.port or 80)

@@ -1,0 +1,24 @@
+"""`gateway genconfig` and `gateway checkconfig`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from gateway import config
+
+
+@click.command()
+def genconfig() -> None:
+    """Print a configuration file with every default, explained."""
+    click.echo(config.generate(), nl=False)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def checkconfig(file: Path) -> None:
+    """Check FILE, together with the environment, as `serve` would; says what is wrong and the mend."""
+    config.load(file, os.environ)
+    click.echo(f"{file}: ok")

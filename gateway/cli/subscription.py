@@ -1,0 +1,113 @@
+"""`gateway subscription create | list | show | delete`: the control plane's calls."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Final
+
+import click
+import orjson
+
+from gateway.cli.http import call, path_of
+from gateway.cli.options import control_url_option
+
+ALL: Final = "/v1/subscriptions"
+
+
+@click.group()
+def subscription() -> None:
+    """Create, list, show and delete subscriptions."""
+
+
+@subscription.command()
+@click.argument("name")
+@click.option("--topic", "topics", metavar="PATTERN", multiple=True, help="Such as 'trade.>'; may be given repeatedly.")
+@click.option("--lease-ms", type=int, help="How long a consumer has for a message.")
+@click.option("--attempts-max", type=int, help="Deliveries before a message goes to the dead letters.")
+@click.option("--backoff-ms", metavar="MS,MS,...", help="Delays after a nack: first, second, ...; the last repeats.")
+@click.option("--dead-letter", metavar="TOPIC", help="Where dead letters go; '' for nowhere.")
+@click.option("--window-max", type=int, help="Messages in flight to one consumer.")
+@click.option("--start", type=click.Choice(["start", "end"]), help="Where a new subscription begins.")
+@click.option("--paused/--not-paused", default=None, help="Hold deliveries back, or let them go.")
+@control_url_option
+def create(name: str, topics: tuple[str, ...], backoff_ms: str | None, control_url: str, **settings: Any) -> None:
+    """Create the subscription NAME, or change the settings given where there is one; prints it."""
+    change = {key: value for key, value in settings.items() if value is not None}
+    if topics:
+        change["topics"] = list(topics)
+    if backoff_ms is not None:
+        change["backoff_ms"] = _steps(backoff_ms)
+    _print(call("PUT", control_url, f"{ALL}/{path_of(name)}", change))
+
+
+@subscription.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As the gateway says it.")
+@control_url_option
+def list_(as_json: bool, control_url: str) -> None:
+    """List all subscriptions and where they stand."""
+    answer = call("GET", control_url, ALL)
+    if as_json:
+        _print(answer)
+    else:
+        _print_table(orjson.loads(answer))
+
+
+@subscription.command()
+@click.argument("name")
+@control_url_option
+def show(name: str, control_url: str) -> None:
+    """Show one subscription: its settings and where it stands."""
+    _print(call("GET", control_url, f"{ALL}/{path_of(name)}"))
+
+
+@subscription.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@control_url_option
+def delete(name: str, yes: bool, control_url: str) -> None:
+    """Delete the subscription NAME and all it is due. Asks first where there is a terminal to ask."""
+    if not yes and sys.stdin.isatty():
+        click.confirm(f"Delete {name} and everything that waits for it?", abort=True)
+    call("DELETE", control_url, f"{ALL}/{path_of(name)}")
+    click.echo(f"deleted {name}", err=True)
+
+
+def create_missing(name: str, topics: tuple[str, ...], control_url: str) -> None:
+    """Create `name` with these topics; where it is there already, they replace its own."""
+    call("PUT", control_url, f"{ALL}/{path_of(name)}", {"topics": list(topics)})
+
+
+def _steps(text: str) -> list[int]:
+    try:
+        return [int(step) for step in text.split(",")]
+    except ValueError:
+        raise click.UsageError(f"--backoff-ms {text}: write whole numbers joined by commas") from None
+
+
+def _print(answer: bytes) -> None:
+    click.echo(orjson.dumps(orjson.loads(answer), option=orjson.OPT_INDENT_2))
+
+
+_COLUMNS: Final = ("waiting", "in_flight", "delayed", "acked", "dead_lettered", "consumers")
+
+
+def _print_table(subscriptions: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold")
+    for column in ("name", "topics"):
+        table.add_column(column, overflow="fold")
+    for column in (*_COLUMNS, "oldest"):
+        table.add_column(column.replace("_", " "), justify="right")
+    now_ms = time.time_ns() // 1_000_000
+    for each in subscriptions:
+        statistics = each["statistics"]
+        oldest_ms = statistics.get("oldest_ms")
+        age = "" if oldest_ms is None else f"{max(0, now_ms - oldest_ms) / 1000:.0f} s"
+        name = each["name"] + (" (paused)" if each.get("paused") else "")
+        counts = [f"{statistics.get(column, 0):,}" for column in _COLUMNS]
+        table.add_row(escape(name), escape(" ".join(each["topics"])), *counts, age)
+    Console(soft_wrap=True).print(table)

@@ -1,0 +1,91 @@
+"""A real gateway in a process of its own, that can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+class GatewayProcess:
+    """`start` and `kill` as often as you like; the ports and the store stay the same."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.directory = directory
+        self.data_port = free_port()
+        self.control_port = free_port()
+        self.http = f"http://127.0.0.1:{self.data_port}"
+        self.websocket = f"ws://127.0.0.1:{self.data_port}/v1/connect"
+        self.control = f"http://127.0.0.1:{self.control_port}"
+        self.log = directory / "gateway.log"
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> GatewayProcess:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start, and wait until /readyz says yes."""
+        command = [sys.executable, "-m", "gateway", "serve", "--data", str(self.directory / "store")]
+        command += ["--listen", f"127.0.0.1:{self.data_port}", "--control", f"127.0.0.1:{self.control_port}"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen([*command, *self._arguments], stdout=log, stderr=log)
+        deadline = time.monotonic() + 20
+        while True:
+            assert self._process.poll() is None, f"the gateway ended: {self.log.read_text()}"
+            assert time.monotonic() < deadline, f"the gateway is not ready: {self.log.read_text()}"
+            try:
+                if httpx.get(f"{self.control}/readyz", timeout=1).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """SIGKILL: nothing is said, nothing is flushed."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def terminate(self, number: int = signal.SIGTERM) -> int:
+        """A polite end; the exit status."""
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+        return self._process.wait(timeout=30)
+
+    def put_subscription(self, name: str, **settings: Any) -> None:
+        httpx.put(f"{self.control}/v1/subscriptions/{name}", json=settings).raise_for_status()
+
+    def statistics(self, name: str) -> dict[str, int]:
+        answer = httpx.get(f"{self.control}/v1/subscriptions/{name}")
+        answer.raise_for_status()
+        statistics: dict[str, int] = answer.json()["statistics"]
+        return statistics
