@@ -10,7 +10,7 @@ need = $(1) >/dev/null 2>&1 || if [ "$$(id -u)" -eq 0 ]; then \
 	apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(2); \
 	else echo 'missing: $(2); install it with your package manager' >&2; fi
 
-.PHONY: help run test check format
+.PHONY: help run test check format crash fuzz soak
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile
@@ -21,6 +21,15 @@ run: .venv/installed ## start a gateway on this machine; ARGS='--help' passes ar
 test: .venv/installed-dev ## run the tests; ARGS='-k wheel' passes pytest arguments
 	@$(call need,command -v npm,npm)
 	@$(BIN)/python -m pytest $(ARGS)
+
+crash: .venv/installed-dev ## kill -9 under load, 50 times (a few are part of make test); CYCLES=200 for more
+	CRASH_CYCLES=$(or $(CYCLES),50) $(BIN)/python -m pytest tests/crash $(ARGS)
+
+fuzz: .venv/installed-dev ## the tests that draw their own examples, with 100 times as many of them
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/kit tests/store tests/broker tests/wire -k 'model or any or every or hypothesis or round' $(ARGS)
+
+soak: .venv/installed-dev ## a steady load for MINUTES=30 on a gateway of its own; every message must arrive
+	$(BIN)/gateway bench --rate 2000 --messages $$(( $(or $(MINUTES),30) * 120000 ))
 
 check: .venv/installed-dev ## lint, formatting, types, the systemd unit, the Dockerfile
 	$(BIN)/ruff check .

@@ -132,6 +132,7 @@ class Batch:
         "error",
         "first",
         "messages",
+        "on_finished",
         "plain",
         "results",
         "routes",
@@ -149,6 +150,7 @@ class Batch:
         self.size = size  # bytes as received; what the rings count
         self.done = done  # called once, without waiting: the outcome is known and durable as asked
         self.trusted = False  # made by the gateway itself: limits are not asked
+        self.on_finished: Callable[[int], None] | None = None  # told the size once the batch is no longer under way
         self.plain = False  # set by `admit`: every message has a topic and data, all of them accepted, and no more
         self.topics: set[str] = set()  # of the messages; set by `admit`
         self.time_ms = 0
@@ -163,10 +165,16 @@ class Batch:
             self.results = [None] * len(self.messages)
         self.results[index] = result
 
+    def finish(self) -> None:
+        """The outcome is known: tell those who wait. Called once, by whichever stage ends its way."""
+        if self.on_finished is not None:
+            self.on_finished(self.size)
+        self.done(self)
+
     def fail(self, error: GatewayError) -> None:
         """Answer the whole batch with `error`."""
         self.error = error
-        self.done(self)
+        self.finish()
 
 
 class Delivery:

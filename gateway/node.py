@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 
 import structlog
@@ -137,7 +138,7 @@ class Node:
             flow.start_soon(self.watchdog.run)
             edges.start_soon(data.run, serve_data)
             edges.start_soon(control.run, serve_control)
-            tune_collector()
+            tune_interpreter()
             self.ready.set()
             await self._stop.wait()
             await self._drain(data)
@@ -205,7 +206,7 @@ class Node:
             await self.admit.budget.wait_empty()
 
 
-def tune_collector() -> None:
+def tune_interpreter() -> None:
     """What lives as long as the process is looked at no more; the rest seldom.
 
     The hot path makes tuples, bytes and slotted objects that die young by reference count; cycles are rare. Measured
@@ -213,6 +214,7 @@ def tune_collector() -> None:
     """
     gc.collect()
     gc.freeze()
+    sys.setswitchinterval(0.0005)  # the disk thread, back from a sync, waits at most this long for the interpreter
     gc.set_threshold(50_000, 20, 100)
 
 

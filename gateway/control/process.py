@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Final
 
@@ -19,16 +19,17 @@ _PROCESS: Final = ProcessCollector(namespace="gateway", registry=None)
 class CollectorPauses:
     """How long the garbage collector has held the process; two calls a collection."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self.seconds = 0.0
         self.seconds_max = 0.0
         self._began = 0.0
 
     def __call__(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
-            self._began = time.perf_counter()
+            self._began = self._clock()
             return
-        seconds = time.perf_counter() - self._began
+        seconds = self._clock() - self._began
         self.seconds += seconds
         self.seconds_max = max(self.seconds_max, seconds)
 

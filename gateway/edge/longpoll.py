@@ -181,8 +181,9 @@ class LongPoll:
     def _forget(self, waiting: _Waiting) -> None:
         """Nothing is leased to it any more, or it never took anything."""
         self._leases.pop(waiting.lease, None)
-        if waiting.consumer is not None:
-            self._engine.detach(waiting.consumer, self._clock())
+        consumer, waiting.consumer = waiting.consumer, None  # they know each other: part, so that both are freed at once
+        if consumer is not None:
+            self._engine.detach(consumer, self._clock())
 
     def drain(self) -> None:
         """The gateway ends: every waiting pull is answered."""

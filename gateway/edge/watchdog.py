@@ -29,7 +29,7 @@ class Watchdog:
         self.date = b""
         self.now = trio.current_time()
         """The run loop's time as of the last tick: near enough for deadlines, and free."""
-        self._period_s = period_s
+        self.period_s = period_s
         self._watched: dict[Watched, None] = {}
         self._ticks: list[Callable[[float], None]] = []
         self._tell_date()
@@ -52,7 +52,7 @@ class Watchdog:
 
     async def run(self) -> None:
         while True:
-            await trio.sleep(self._period_s)
+            await trio.sleep(self.period_s)
             self._tell_date()
             self.now = now = trio.current_time()
             for call in self._ticks:

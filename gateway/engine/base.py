@@ -6,7 +6,7 @@ milliseconds since the epoch, from the node's clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -73,7 +73,7 @@ class Engine(Protocol):
     def route(self, batch: Batch) -> None:
         """Say who each message of the batch goes to, into `batch.routes`."""
 
-    def append(self, batch: Batch, now: int) -> None:
+    def append(self, batches: Sequence[Batch], now: int) -> None:
         """Give each accepted message its place; reported by `committed`. Raises StoreError once the store failed."""
 
     async def wait_room(self) -> None:

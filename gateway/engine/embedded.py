@@ -117,8 +117,8 @@ class EmbeddedEngine:
     async def wait_room(self) -> None:
         await self._log.wait_room()
 
-    def append(self, batch: Batch, now: int) -> None:
-        self._appender.append(batch, now)
+    def append(self, batches: Sequence[Batch], now: int) -> None:
+        self._appender.append(batches, now)
 
     async def committed(self) -> list[Batch | Settlement]:
         commit = await self._log.committed()

@@ -5,6 +5,7 @@ Also the door that edges publish through: `submit` is where a full gateway pushe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sized
 from operator import attrgetter
 from time import perf_counter
 from typing import Final
@@ -22,6 +23,7 @@ from gateway.wire import payload
 _TOPICS_MAX: Final = 100_000
 """Topics remembered as valid; beyond it the memory starts anew."""
 _DATA: Final = attrgetter("data")
+_VIEW: Final[Callable[[object], Sized]] = memoryview  # type: ignore[assignment]  # of a Raw, which has no len()
 _TTL_MS_MAX: Final = 10 * 365 * 24 * 3600 * 1000  # ten years: keeps sums of times far from 2^53
 _DEEP: Final = 1800  # bytes; a shorter payload cannot be nested too deep
 
@@ -44,13 +46,7 @@ class Admit:
         if self.closed:
             raise self.closed
         await self.budget.take(batch.size, self._wait_s)
-        done = batch.done
-
-        def finish(finished: Batch) -> None:
-            self.budget.give(batch.size)
-            done(finished)
-
-        batch.done = finish
+        batch.on_finished = self.budget.give
         try:
             self.ring.put_nowait(batch, len(batch.messages))
         except trio.WouldBlock:
@@ -100,7 +96,7 @@ class Admit:
                 ):
                     break
             else:
-                batch.plain = batch.size <= _DEEP or max(map(len, map(memoryview, map(_DATA, messages)))) <= _DEEP
+                batch.plain = batch.size <= _DEEP or max(map(len, map(_VIEW, map(_DATA, messages)))) <= _DEEP
                 if batch.plain:
                     return
         for index, message in enumerate(messages):

@@ -35,7 +35,7 @@ class Notify:
             for entry in entries:
                 if isinstance(entry, Batch):
                     self._count(entry)
-                    entry.done(entry)
+                    entry.finish()
                 else:
                     statistics.settlements += 1
                     if entry.done is not None:

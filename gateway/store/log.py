@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from gateway.store import checkpoint as checkpoints
 from gateway.store import record as records
 from gateway.store import recovery
 from gateway.store.checkpoint import Checkpoint
+from gateway.store.disk import Disk
 from gateway.store.files import Files
 from gateway.store.record import Kind
 from gateway.store.segment import Segment
@@ -47,6 +49,7 @@ class _Work:
     entries: list[object] = attrs.field(factory=list)  # reported once synced
     written: list[object] = attrs.field(factory=list)  # reported once written
     routed: dict[int, None] = attrs.field(factory=dict)  # subscriptions that get something new
+    in_file: bool = False  # all of it has been written
     end: int = 0  # positions below this are durable afterwards
     checkpoint: Checkpoint | None = None
     released: list[Segment] = attrs.field(factory=list)
@@ -90,6 +93,7 @@ class Log:
         """The engine's state for a checkpoint; set by the engine."""
         self.releasable: Callable[[Segment], bool] = lambda _segment: False
         """Whether nothing in a sealed segment is due to anybody any more; set by the engine."""
+        self._disk = Disk()
         self._lock: int | None = None
         self._work = _Work()
         self._nudge = trio.Event()  # something waits for the disk
@@ -133,7 +137,8 @@ class Log:
         self.durable_end = self.active.end
 
     def close(self) -> None:
-        """Release files and lock. Blocks; the flusher must have ended."""
+        """Release files, thread and lock. Blocks; the flusher must have ended."""
+        self._disk.close()
         for segment in self.segments:
             if segment.file >= 0:
                 self.files.close(segment.file)
@@ -285,10 +290,8 @@ class Log:
     async def _turn(self) -> None:
         work = self._take()
         began = trio.current_time()
-        try:
-            await trio.to_thread.run_sync(self._write, work)
-        except OSError as error:
-            self._fail(work, StoreError(f"{self.directory}: {error.strerror or error}: the store has failed"))
+        with trio.CancelScope(shield=True):  # what was taken must reach the file before anything behind it
+            await self._write_off_the_loop(work)
         if self.failed:
             raise self.failed
         self.durable_end = work.end
@@ -298,6 +301,19 @@ class Log:
         statistics.bytes += work.size
         statistics.commit_seconds += trio.current_time() - began
         self._report(work.entries, work.routed)
+
+    async def _write_off_the_loop(self, work: _Work) -> None:
+        disk = self._disk
+        disk.begin(partial(self._write, work))
+        while not disk.finished:
+            await trio.lowlevel.wait_readable(disk.descriptor)
+            disk.acknowledge()
+            if work.in_file:  # those who asked for no more have waited long enough
+                self._report(work.written, {})
+                work.written = []
+        if disk.error is not None:
+            reason = disk.error.strerror or str(disk.error)
+            self._fail(work, StoreError(f"{self.directory}: {reason}: the store has failed"))
 
     def _take(self) -> _Work:
         work, self._work = self._work, _Work()
@@ -322,8 +338,9 @@ class Log:
                 segment.file = files.create(segment.path)
                 created = True
             files.write(segment.file, b"".join(parts))
+        work.in_file = True
         if work.written:
-            trio.from_thread.run_sync(self._report, work.written, {})
+            self._disk.tell()
         for segment, _ in work.chunks:
             files.sync(segment.file)
         if created:

@@ -20,6 +20,11 @@ _FRAMING_BYTES_MAX: Final = 128 * 1024
 """One read of the edge, and the punctuation of the headers."""
 
 
+_TELLING: Final = frozenset((b"host", b"content-length", b"upgrade", b"expect"))
+"""Headers that say how a request is to be read."""
+_TWICE: Final = b"(twice)"
+
+
 class Limits(Protocol):
     """What of `config.Http` this file reads."""
 
@@ -82,6 +87,7 @@ class RequestParser:
         self.rest = b""
         self._request = Request()
         self._body: list[bytes] = []
+        self._telling: dict[bytes, bytes] = {}
         self._size = 0  # of the headers, then of the body
         self._fed = 0  # bytes of this request, framing included
         self._fed_max = limits.request_line_bytes_max + limits.header_bytes_max + _FRAMING_BYTES_MAX
@@ -94,10 +100,13 @@ class RequestParser:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
                 data = data[upgrade.args[0] :]
-                if self.requests and self.requests[-1].upgrade:
+                request = self.requests[-1]
+                if request.upgrade or request.method == "CONNECT":
                     self.rest = data
                     return
-                self._parser = httptools.HttpRequestParser(self)  # another protocol than WebSocket: it is not taken
+                self.requests.pop()  # the protocol is not taken, but llhttp has left the body to it: once more without
+                self._parser = httptools.HttpRequestParser(self)
+                data = _without_upgrade(request) + data
                 continue
             except httptools.HttpParserCallbackError as error:
                 self.error = _cause(error)
@@ -121,6 +130,7 @@ class RequestParser:
 
     def on_message_begin(self) -> None:
         self._request = Request()
+        self._telling = {}
         self._body = []
         self._size = 0
         self._fed = 0
@@ -141,7 +151,10 @@ class RequestParser:
             return  # a trailer: never taken for a header (RFC 9110 §6.5.1)
         self._size += len(name) + len(value)
         headers = self._request.headers
-        headers.append((name.lower(), value))
+        name = name.lower()
+        headers.append((name, value))
+        if name in _TELLING:
+            self._telling[name] = _TWICE if name in self._telling else value
         if self._size > self.limits.header_bytes_max or len(headers) > self.limits.headers_max:
             raise GatewayError(
                 "headers_too_large",
@@ -150,31 +163,26 @@ class RequestParser:
             )
 
     def on_headers_complete(self) -> None:
-        request = self._request
-        parser = self._parser
+        request, parser, telling = self._request, self._parser, self._telling
         request.method = parser.get_method().decode("ascii")
         request.version = parser.get_http_version()
-        request.keep_alive = parser.should_keep_alive()
+        request.keep_alive = parser.should_keep_alive() and request.method != "CONNECT"
         self.in_body = True
         self._size = 0
-        self._check_version(request)
-        length = request.header(b"content-length")
-        if length is not None and int(length) > self.limits.body_bytes_max:
+        if request.version not in ("1.0", "1.1"):
+            raise GatewayError("version_not_supported", f"HTTP/{request.version} is not spoken here; use HTTP/1.1")
+        if request.version == "1.1" and telling.get(b"host", _TWICE) is _TWICE:
+            raise GatewayError("bad_request", "HTTP/1.1 needs exactly one Host header")
+        length = telling.get(b"content-length")
+        if length is not None and (not length.isdigit() or int(length) > self.limits.body_bytes_max):
             raise self._too_large()
-        upgrade = request.header(b"upgrade")
+        upgrade = telling.get(b"upgrade")
         request.upgrade = upgrade is not None and upgrade.lower() == b"websocket" and parser.should_upgrade()
-        expect = request.header(b"expect")
+        expect = telling.get(b"expect")
         if expect is not None:
             if expect.lower() != b"100-continue":
                 raise GatewayError("expectation_failed", "only Expect: 100-continue can be met")
             self.expects_continue = request.version == "1.1"
-
-    def _check_version(self, request: Request) -> None:
-        if request.version not in ("1.0", "1.1"):
-            raise GatewayError("version_not_supported", f"HTTP/{request.version} is not spoken here; use HTTP/1.1")
-        hosts = sum(1 for name, _ in request.headers if name == b"host")
-        if request.version == "1.1" and hosts != 1:
-            raise GatewayError("bad_request", f"the request has {hosts} Host headers; HTTP/1.1 needs exactly one")
 
     def _too_large(self) -> GatewayError:
         return GatewayError(
@@ -194,6 +202,13 @@ class RequestParser:
         self._body = []
         self.requests.append(request)
         self.started = self.in_body = self.expects_continue = False
+
+
+def _without_upgrade(request: Request) -> bytes:
+    """The head of a request as bytes again, as if it asked for no other protocol (RFC 9110 §7.8)."""
+    lines = [b"%b: %b\r\n" % header for header in request.headers if header[0] != b"upgrade"]
+    head = b"%b %b HTTP/%b\r\n" % (request.method.encode("ascii"), request.target, request.version.encode("ascii"))
+    return head + b"".join(lines) + b"\r\n"
 
 
 def _cause(error: Exception) -> GatewayError:

@@ -100,9 +100,7 @@ async def test_an_unexpected_failure_is_logged_and_its_cause_is_not_told(
     assert (await control.get("/livez")).status_code == 200
 
 
-async def test_a_failed_store_is_said(
-    node: Node, control: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_failed_store_is_said(node: Node, control: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(name: str) -> NoReturn:
         raise StoreError("the disk is gone")
 

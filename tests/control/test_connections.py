@@ -7,7 +7,7 @@ import httpx
 import orjson
 import pytest
 import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from gateway.node import Node
 from tests.control.shapes import check_shape
@@ -18,10 +18,13 @@ CONNECTIONS = "/v1/connections"
 @asynccontextmanager
 async def connected(node: Node) -> AsyncIterator[tuple[WebSocketConnection, str]]:
     """A WebSocket client, and the name its connection has."""
-    url = f"ws://{node.address}/v1/connect"
-    async with open_websocket_url(url, subprotocols=["push.v1.json"]) as websocket:
+    host, _, port = node.address.rpartition(":")
+    stream = await trio.open_tcp_stream(host, int(port))  # ours, because the library leaves it open after some closes
+    async with stream, trio.open_nursery() as nursery:
+        websocket = await wrap_client_stream(nursery, stream, host, "/v1/connect", subprotocols=["push.v1.json"])
         welcome = orjson.loads(await websocket.get_message())
         yield websocket, welcome["connection"]
+        nursery.cancel_scope.cancel()
 
 
 async def ask(websocket: WebSocketConnection, **operation: object) -> None:
@@ -57,7 +60,9 @@ async def test_a_connection_that_is_deleted_is_closed_with_leave_to_reconnect(
         assert (answer.status_code, answer.content) == (204, b"")
         with trio.fail_after(5), pytest.raises(ConnectionClosed) as caught:
             await closed.get_message()
-        assert (caught.value.reason.code, caught.value.reason.reason) == (3001, "closed by the operator")
+        reason = caught.value.reason
+        assert reason is not None
+        assert (reason.code, reason.reason) == (3001, "closed by the operator")
         while len(node.connections) > 1:
             await trio.lowlevel.checkpoint()
         assert [view["connection"] for view in (await control.get(CONNECTIONS)).json()] == [other]

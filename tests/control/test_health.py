@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
 
+import attrs
 import httpx
 import pytest
+import trio
 
 from gateway import __version__
+from gateway.config import Listen
 from gateway.errors import GatewayError
-from gateway.model import Batch, Durability
 from gateway.node import Node
+from tests.control.conftest import client_of, config
 from tests.control.shapes import check_shape
 
 DRAINING = GatewayError("draining", "the gateway is going down", retry_after_s=2)
@@ -47,11 +51,17 @@ def _drain(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _fill_ring(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(node.append.ring.statistics().__class__, "depth", 256, raising=False)
+    full = attrs.evolve(node.append.ring.statistics(), depth=node.config.ring.items_max)
+    monkeypatch.setattr(node.append.ring, "statistics", lambda: full)
 
 
 def _fill_budget(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     node.admit.budget.used = node.admit.budget.bytes_max
+
+
+def _slow_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    behind = attrs.evolve(node.engine.statistics(), pending_bytes=node.config.store.pending_bytes_max)
+    monkeypatch.setattr(node.engine, "statistics", lambda: behind)
 
 
 def _no_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,15 +72,50 @@ def _no_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _full_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = os.statvfs("/")
-    values = list(real)
-    values[4] = 0  # f_bavail
-    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(values))
+    full = SimpleNamespace(f_bavail=2 * node.config.store.segment_bytes // 4096 - 1, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda path: full)
 
 
-TROUBLES: list[tuple[Callable[[Node, pytest.MonkeyPatch], None], str, str, str]] = [
+TROUBLES = [
     (_drain, "traffic", "failed", "going down"),
+    (_fill_ring, "stages", "degraded", "full: append"),
     (_fill_budget, "stages", "degraded", "ring.bytes_max"),
+    (_slow_disk, "log", "degraded", "store.pending_bytes_max"),
     (_no_disk, "disk", "failed", "Input/output error"),
     (_full_disk, "disk", "degraded", "make room"),
 ]
+
+
+@pytest.mark.parametrize(("trouble", "part", "state", "why"), TROUBLES, ids=[row[0].__name__ for row in TROUBLES])
+async def test_a_part_in_trouble_says_why_and_the_whole_is_as_its_worst_part(
+    node: Node,
+    control: httpx.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    trouble: Callable[[Node, pytest.MonkeyPatch], None],
+    part: str,
+    state: str,
+    why: str,
+) -> None:
+    with monkeypatch.context() as patch:
+        trouble(node, patch)
+        answer = await control.get("/healthz")
+    report = answer.json()
+    check_shape("Health", report)
+    assert answer.status_code == 200
+    assert report["status"] == state
+    assert report["checks"][part]["state"] == state
+    assert why in report["checks"][part]["detail"]
+    assert [name for name, check in report["checks"].items() if check["state"] != "ok"] == [part]
+
+
+async def test_a_node_that_takes_no_more_connections_is_degraded(nursery: trio.Nursery, tmp_path: Path) -> None:
+    few = attrs.evolve(config(tmp_path), listen=Listen(data="127.0.0.1:0", control="127.0.0.1:0", connections_max=1))
+    node = Node(few)
+    nursery.start_soon(node.run)
+    await node.ready.wait()
+    async with client_of(node.address) as data, client_of(node.control_address) as control:
+        assert (await control.get("/healthz")).json()["status"] == "ok"
+        assert (await data.get("/")).status_code == 404
+        check = (await control.get("/healthz")).json()["checks"]["connections"]
+    assert check["state"] == "degraded"
+    assert check["detail"] == "1 connections; no more are taken (listen.connections_max)"

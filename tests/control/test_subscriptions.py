@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,8 @@ async def test_a_change_stands_on_the_change_before_it(control: httpx.AsyncClien
 async def test_two_changes_at_once_both_count(control: httpx.AsyncClient) -> None:
     await put(control)
     async with trio.open_nursery() as nursery:
-        for change in ({"lease_ms": 500}, {"paused": True}, {"window_max": 7}):
-            nursery.start_soon(lambda c=change: control.put(ORDERS, json=c))
+        for change in (b'{"lease_ms":500}', b'{"paused":true}', b'{"window_max":7}'):
+            nursery.start_soon(partial(control.put, ORDERS, content=change))
     shown = (await control.get(ORDERS)).json()
     assert (shown["lease_ms"], shown["paused"], shown["window_max"]) == (500, True, 7)
 

@@ -1,0 +1,110 @@
+"""The figures as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+
+from gateway.bench.plan import Plan
+from gateway.bench.run import Figures
+from gateway.bench.tally import Percentiles
+
+
+def print_report(figures: Figures, console: Console) -> None:
+    """Two tables, and what has to be known to read them."""
+    console.print(f"[bold]{describe(figures.plan)}[/bold]", soft_wrap=True)
+    rows = Table(box=None, show_header=False, pad_edge=False)
+    rows.add_column(style="cyan")
+    rows.add_column(justify="right")
+    rows.add_column(style="dim")
+    for row in _rows(figures):
+        rows.add_row(*row)
+    console.print(rows)
+    if figures.confirm or figures.delivery:
+        console.print(_latencies(figures))
+    for note in _notes(figures):
+        console.print(note, soft_wrap=True)
+
+
+def describe(plan: Plan) -> str:
+    """The load in one line."""
+    if not plan.messages:
+        return f"{plan.idle:,} idle connections"
+    way = "one HTTP request each" if plan.http else f"in batches of up to {plan.batch:,}"
+    speed = f"{plan.rate_per_s:,.0f}/s" if plan.rate_per_s else "as fast as it goes"
+    if plan.rate_per_s is None and not plan.http:
+        speed += f", {plan.window:,} unconfirmed on each connection"
+    ends = f"from {_many(plan.publishers, 'publisher')} to {_many(plan.subscribers, 'subscriber')}"
+    shared = " of one subscription" if plan.shared else ""
+    return f"{plan.messages:,} messages of {plan.size_bytes:,} bytes, {way}, {ends}{shared}; {speed}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
+def _rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
+    server = figures.server
+    if figures.plan.messages:
+        yield "published", f"{figures.published_per_s:,.0f}/s", f"{figures.published:,} in {figures.elapsed_s:.2f} s"
+        if figures.plan.subscribers:
+            yield "delivered", f"{figures.received_per_s:,.0f}/s", f"{figures.received:,}"
+        yield "lost", f"{figures.lost:,}", "accepted and not delivered"
+        yield "duplicates", f"{figures.duplicates:,}", ""
+        yield "server CPU", _show(server.cpu_us_per_message, "{:.1f} us"), "a message: publish, fsync, deliver, ack"
+        yield "server CPU", _show(server.cpu_share, "{:.0%}"), "of one core"
+        yield "load CPU", f"{figures.load_cpu_share:.0%}", "of one core; near 100% the load is the limit"
+        yield "group commit", _show(server.messages_per_commit, "{:,.1f}"), "messages for each fdatasync"
+        yield "commit", _show(server.commit_ms, "{:.2f} ms"), "one write and one fdatasync, on average"
+        yield "GC pauses", _show(server.gc_pause_ms, "{:.1f} ms"), _pauses(figures)
+    if figures.idle_connections:
+        each = server.bytes_per_idle_connection
+        yield "idle connection", _show(each, "{:,.0f} bytes"), f"resident memory; {figures.idle_connections:,} open"
+    yield "resident memory", _mib(server.resident_bytes), f"{_mib(server.resident_start_bytes)} at the start"
+
+
+def _pauses(figures: Figures) -> str:
+    longest, count = figures.server.gc_pause_max_ms, figures.server.gc_collections
+    if longest is None:
+        return f"{count or 0:.0f} collections"
+    return f"{count:.0f} collections; the longest since the start {longest:.1f} ms"
+
+
+def _latencies(figures: Figures) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="cyan", title_justify="left")
+    table.add_column("milliseconds", style="cyan")
+    for name in ("p50", "p90", "p99", "p99.9", "max"):
+        table.add_column(name, justify="right")
+    for name, latency in (("publish to confirm", figures.confirm), ("publish to delivery", figures.delivery)):
+        if latency:
+            table.add_row(name, *_columns(latency))
+    return table
+
+
+def _columns(latency: Percentiles) -> list[str]:
+    values = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p99_9_ms, latency.max_ms)
+    return [f"{value:.2f}" for value in values]
+
+
+def _notes(figures: Figures) -> Iterator[str]:
+    if figures.plan.messages and figures.plan.rate_per_s is None and not figures.plan.http:
+        yield "[dim]At full speed latency is mostly waiting in --window; measure it with --rate.[/dim]"
+    if figures.store_filesystem in ("tmpfs", "ramfs"):
+        kind = figures.store_filesystem
+        yield f"[yellow]The store was on {kind}, where a sync costs nothing: see --directory.[/yellow]"
+    if figures.refused:
+        yield f"[red]{figures.refused:,} messages were refused; the first: {figures.refusal}[/red]"
+    if figures.invented:
+        yield f"[red]{figures.invented:,} deliveries of what was not published[/red]"
+    if not figures.complete:
+        yield "[red]Not everything came; the figures are of what did.[/red]"
+
+
+def _show(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _mib(value: float | None) -> str:
+    return "-" if value is None else f"{value / 2**20:,.1f} MiB"
