@@ -4,7 +4,8 @@ The way of the data is the shape of the tree. A file imports only from floors be
 circles; tests/test_house.py holds this map to the tree.
 
     floor  room                          what it is
-    0      model errors config           the words: values everyone speaks; one table of errors; checked settings
+    0      model errors                  the words: values everyone speaks; one table of errors
+    1      config/                       file, environment and flags -> checked settings
     1      kit/                          pure structures: ranges, tick wheel, backoff, topic trie. `now` is an argument
     2      wire/                         sans-I/O, bytes <-> words: http, push_v1
     2      store/                        Bitcask: record, segment, recovery, checkpoint, and log (which knows trio)
@@ -15,7 +16,7 @@ circles; tests/test_house.py holds this map to the tree.
     6      edge/                         sockets and nurseries: listener, http, websocket, longpoll
     7      control/                      the control plane: Starlette app and metrics, over the edge's HTTP code
     8      node                          composition root: builds everything, wires the channels, opens the nursery
-    9      cli __main__                  the command line
+    9      cli/ __main__                 the command line
     -      client/                       the SDK; imports words and wire only
     -      bench/ testing/               `gateway bench`; in-memory node and faulty disk for tests
 

@@ -103,8 +103,11 @@ class Session:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                if await self._shake_hands(nursery):
-                    await self._read()
+                try:
+                    if await self._shake_hands(nursery):
+                        await self._read()
+                finally:
+                    self._nursery = None  # it takes no more tasks: the connection is over
                 nursery.cancel_scope.cancel()
         except* (trio_websocket.ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the library's reader may raise these while the connection ends
