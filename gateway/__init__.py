@@ -16,7 +16,8 @@ circles; tests/test_house.py holds this map to the tree.
     6      edge/                         sockets and nurseries: listener, http, websocket, longpoll
     7      control/                      the control plane: Starlette app and metrics, over the edge's HTTP code
     8      node                          composition root: builds everything, wires the channels, opens the nursery
-    9      cli/ __main__                 the command line
+    9      cli/                          the command line
+    10     __main__                      `python -m gateway`
     -      client/                       the SDK; imports words and wire only
     -      bench/ testing/               `gateway bench`; in-memory node and faulty disk for tests
 

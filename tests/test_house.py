@@ -189,7 +189,7 @@ def test_the_map_is_read_as_it_is_meant() -> None:
     assert [FLOORS[word] for word in WORDS] == [0, 0, 1]
     assert (FLOORS["kit"], FLOORS["wire"], FLOORS["store"], FLOORS["broker"]) == (1, 2, 2, 3)
     assert (FLOORS["engine"], FLOORS["flow"], FLOORS["edge"], FLOORS["control"]) == (4, 5, 6, 7)
-    assert (FLOORS["node"], FLOORS["cli"], FLOORS["__main__"]) == (8, 9, 9)
+    assert (FLOORS["node"], FLOORS["cli"], FLOORS["__main__"]) == (8, 9, 10)
     assert (FLOORS["client"], FLOORS["bench"], FLOORS["testing"]) == (None, None, None)
     assert FLOORS.get("trace", 5) == 5
 

@@ -38,13 +38,13 @@ _REFRESH_S: Final = 0.2
 @click.option(
     "--window", type=click.IntRange(1), default=2000, show_default=True, help="Unconfirmed messages of a publisher."
 )
-@click.option("--batch", type=click.IntRange(1, 1000), help="Messages in a publish frame. [default: 200, or as fit]")
+@click.option("--batch", type=click.IntRange(1, 1000), help="Messages in a publish frame. [default: 200, or as many as fit]")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Messages per second. [default: what it takes]")
 @click.option("--http", is_flag=True, help="Publish one message a request over HTTP/1.1, kept alive.")
 @click.option(
     "--idle", type=click.IntRange(0, IDLE_MAX), default=0, help="WebSocket connections that stand idle meanwhile."
 )
-@click.option("--url", help="Measure this gateway, not one of our own.  Such as http://127.0.0.1:8080.")
+@click.option("--url", help="Measure this gateway and not one of our own, such as http://127.0.0.1:8080.")
 @click.option(
     "--control-url", default="http://127.0.0.1:8081", show_default=True, help="With --url: its control plane."
 )

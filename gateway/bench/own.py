@@ -24,6 +24,8 @@ ANY_PORT: Final = "127.0.0.1:0"
 START_S: Final = 30.0
 STOP_S: Final = 20.0
 """A drain without clients takes milliseconds; this is for one that hangs."""
+_DYING_S: Final = 1.0
+"""Its connections break a moment before it is gone."""
 _BANNER: Final = re.compile(r"data plane +http://(\S+):(\d+).*control plane +http://(\S+):(\d+)\n", re.DOTALL)
 _LOG: Final = "bench-server.log"
 _CONNECTIONS_SPARE: Final = 20_000
@@ -52,6 +54,8 @@ async def own_gateway(parent: str | None, connections: int) -> AsyncIterator[Tar
             data, control = await _wait_listening(process, directory)
             yield Target(data, control, process.pid, directory)
         except* LinkLostError:
+            with trio.move_on_after(_DYING_S):
+                await process.wait()
             if process.returncode is None:
                 raise
             raise LinkLostError(f"the gateway ended with {process.returncode}: {_last_words(directory)}") from None

@@ -24,12 +24,13 @@ USAGE: Final = 2
 STORE_LOCKED: Final = 75
 INTERRUPTED: Final = 130
 
-SAID: Final = (GatewayError, ConfigError, StoreError, OSError)
-"""Errors whose message is meant for people. Any other is a fault of the program, and keeps its traceback."""
-
 
 class CommandError(Exception):
     """A command could not do what it was asked; the message says why, and the mend."""
+
+
+SAID: Final = (CommandError, GatewayError, ConfigError, StoreError, OSError)
+"""Errors whose message is meant for people. Any other is a fault of the program, and keeps its traceback."""
 
 
 def explain(error: BaseException) -> int:
@@ -50,7 +51,7 @@ def explain(error: BaseException) -> int:
             return OK
         case StoreLockedError():
             return _say(str(error), STORE_LOCKED)
-    if isinstance(error, CommandError | SAID) or _is_of_the_client(error):
+    if isinstance(error, SAID) or _is_of_the_client(error):
         return _say(str(error) or type(error).__name__, FAILED)
     raise error
 

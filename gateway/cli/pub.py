@@ -62,7 +62,9 @@ class Defaults:
 @click.option("--attribute", "attributes", metavar="K=V", multiple=True, help="May be given repeatedly.")
 @click.option("--delay-ms", type=click.IntRange(0), default=0, help="Deliver no earlier.")
 @click.option("--ttl-ms", type=click.IntRange(0), default=0, help="Deliver no later; 0 for no limit.")
-@click.option("--durability", type=click.Choice(list(model.Durability)), default="fsynced", show_default=True)
+@click.option(
+    "--durability", type=click.Choice([each.value for each in model.Durability]), default="fsynced", show_default=True
+)
 @click.option("--content-type", metavar="TYPE", help="Of a payload that is not JSON, such as text/plain.")
 @url_option
 def pub(

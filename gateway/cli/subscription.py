@@ -13,6 +13,8 @@ from gateway.cli.http import call, path_of
 from gateway.cli.options import control_url_option
 
 ALL: Final = "/v1/subscriptions"
+FILE_COLUMNS: Final = 200
+"""Width of a table that goes to a file or a pipe."""
 
 
 @click.group()
@@ -101,7 +103,7 @@ def _print_table(subscriptions: list[dict[str, Any]]) -> None:
     for column in ("name", "topics"):
         table.add_column(column, overflow="fold")
     for column in (*_COLUMNS, "oldest"):
-        table.add_column(column.replace("_", " "), justify="right")
+        table.add_column(column.replace("_", " "), justify="right", no_wrap=True)
     now_ms = time.time_ns() // 1_000_000
     for each in subscriptions:
         statistics = each["statistics"]
@@ -110,4 +112,4 @@ def _print_table(subscriptions: list[dict[str, Any]]) -> None:
         name = each["name"] + (" (paused)" if each.get("paused") else "")
         counts = [f"{statistics.get(column, 0):,}" for column in _COLUMNS]
         table.add_row(escape(name), escape(" ".join(each["topics"])), *counts, age)
-    Console(soft_wrap=True).print(table)
+    Console(width=None if sys.stdout.isatty() else FILE_COLUMNS).print(table)

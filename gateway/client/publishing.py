@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 import attrs
+import msgspec
 import trio
 
 from gateway.client.errors import ClientError, ConnectionEndedError, OutcomeUnknownError, answered_object
@@ -28,8 +29,7 @@ RESEND_SHARE: Final = 5 / 6
 the way there."""
 
 
-@attrs.frozen
-class Stored:
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """A message has its place in the log, and `durability` says what was reached before the answer.
 
     `id`: the producer's; None where it gave none and the gateway did not tell the one it chose. `duplicate`: the

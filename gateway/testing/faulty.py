@@ -118,6 +118,11 @@ class FaultyFiles(Files):
         """The verbs of the calls on files whose name matches, in their order."""
         return [call.verb for call in self.calls if fnmatchcase(call.name, name)]
 
+    @property
+    def open_files(self) -> list[str]:
+        """The names of the files that are open now; a lock is not counted."""
+        return sorted(path.name for path in self._paths.values())
+
     def cut_power(self, *, kept: float = 0.0, names: bool = False) -> None:
         """Leave the directory as a disk may be found: `kept` is the share of the unsynced bytes of each file that got
         there, `names` whether new names did. Whoever has the files open must be done with them.

@@ -51,6 +51,8 @@ def decode_array(text: str) -> Decoded:
         raws = _raws.decode(text)
     except msgspec.ValidationError:
         raise GatewayError("bad_request", "the body must be a JSON array of message objects") from None
+    except (msgspec.DecodeError, RecursionError) as error:  # further on than the first wrong message
+        raise _not_json("the body", error) from None
     return decode_each(raws)
 
 
@@ -86,7 +88,7 @@ def explain(error: msgspec.ValidationError, struct: type[msgspec.Struct] | None 
 
 def _not_json(what: str, error: Exception) -> GatewayError:
     if isinstance(error, RecursionError):
-        return GatewayError("bad_request", f"{what}: nested deeper than {JSON_DEPTH_MAX} levels; flatten it")
+        return too_deep(what)
     return GatewayError("bad_request", f"{what} is not JSON: {error}")
 
 
@@ -109,9 +111,11 @@ def check_depth(data: bytes | msgspec.Raw) -> None:
         orjson.loads(b"[" * _PADDING + raw + b"]" * _PADDING)
     except orjson.JSONDecodeError as error:
         if "depth" in str(error):
-            raise GatewayError(
-                "bad_request", f"data is nested deeper than {JSON_DEPTH_MAX} levels; flatten it"
-            ) from None
+            raise too_deep("data") from None
+
+
+def too_deep(what: str) -> GatewayError:
+    return GatewayError("bad_request", f"{what} is nested deeper than {JSON_DEPTH_MAX} levels; flatten it")
 
 
 def check_json(body: bytes) -> None:
@@ -119,6 +123,8 @@ def check_json(body: bytes) -> None:
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        if "depth" in str(error):
+            raise too_deep("the body") from None
         raise GatewayError(
             "bad_request", f"the body is not JSON: {error}; send JSON, or name its media type in Content-Type"
         ) from None
@@ -140,9 +146,12 @@ def is_media_type(text: str) -> bool:
 def check_base64(text: str) -> int:
     """The number of bytes that strict base64 text stands for; `bad_request` where it is none."""
     try:
-        return len(binascii.a2b_base64(text.encode("ascii"), strict_mode=True))
+        size = len(binascii.a2b_base64(text.encode("ascii"), strict_mode=True))
     except (UnicodeEncodeError, binascii.Error):
-        raise GatewayError("bad_request", "data_base64 is not base64 (RFC 4648 §4, padded, one line)") from None
+        size = -1
+    if size != len(text) // 4 * 3 - text[-2:].count("=") or len(text) % 4:  # binascii lets padding too many pass
+        raise GatewayError("bad_request", "data_base64 is not base64 (RFC 4648 §4, padded, one line)")
+    return size
 
 
 def to_base64(body: bytes) -> str:

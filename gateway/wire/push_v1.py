@@ -29,8 +29,10 @@ from gateway.wire import payload
 
 SUBPROTOCOL: Final = "push.v1.json"
 
+_Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | str | None  # orjson writes no longer integers
+
 Reference = int | str | None
-"""The client's own `id` of an operation: an integer or a string."""
+"""The client's own `id` of an operation: an integer of 64 bits or a string."""
 
 _Position = Annotated[int, msgspec.Meta(ge=0, le=POSITION_MAX)]
 _Duration = Annotated[int, msgspec.Meta(ge=0, le=POSITION_MAX)]
@@ -42,26 +44,26 @@ class Operation(msgspec.Struct, tag_field="op", tag=str.lower, forbid_unknown_fi
 
 
 class Hello(Operation):
-    id: int | str | None = None
+    id: _Id = None
     token: str | None = None
     client: Annotated[str, msgspec.Meta(max_length=256)] = ""
 
 
 class Subscribe(Operation):
     subscription: str
-    id: int | str | None = None
+    id: _Id = None
     window: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
 
 
 class Unsubscribe(Operation):
     subscription: str
-    id: int | str | None = None
+    id: _Id = None
 
 
 class Ack(Operation):
     subscription: str
     ranges: _RangeList
-    id: int | str | None = None
+    id: _Id = None
 
 
 class Nack(Operation):
@@ -69,26 +71,26 @@ class Nack(Operation):
     ranges: _RangeList
     delay_ms: _Duration | None = None
     reason: str = ""
-    id: int | str | None = None
+    id: _Id = None
 
 
 class Extend(Operation):
     subscription: str
     ranges: _RangeList
     lease_ms: Annotated[int, msgspec.Meta(ge=1, le=POSITION_MAX)] | None = None
-    id: int | str | None = None
+    id: _Id = None
 
 
 class Term(Operation):
     subscription: str
     ranges: _RangeList
     reason: str = ""
-    id: int | str | None = None
+    id: _Id = None
 
 
 class _PublishStrict(Operation, tag="publish"):
     messages: list[Message]
-    id: int | str | None = None
+    id: _Id = None
     durability: Durability = Durability.FSYNCED
 
 
@@ -96,7 +98,7 @@ class _PublishLoose(Operation, tag="publish"):
     """The same with messages left undecoded, to find the wrong ones among them."""
 
     messages: list[msgspec.Raw]
-    id: int | str | None = None
+    id: _Id = None
     durability: Durability = Durability.FSYNCED
 
 
@@ -112,8 +114,8 @@ class Publish(msgspec.Struct, gc=False):
 class _Envelope(msgspec.Struct):
     """Just enough of a wrong operation to answer it."""
 
-    op: str | None = None
-    id: int | str | None = None
+    op: object = None
+    id: _Id = None
 
 
 Settling = Ack | Nack | Extend | Term
@@ -147,7 +149,7 @@ def decode(text: str) -> AnyOperation:
     except msgspec.ValidationError as error:
         problem = error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise BadOperationError("bad_request", f"the frame is not JSON: {error}", fatal=True) from None
+        raise _not_json(error) from None
     try:
         envelope = _envelope.decode(text)
     except msgspec.ValidationError as error:
@@ -157,16 +159,29 @@ def decode(text: str) -> AnyOperation:
             f"the frame must be one JSON object with `op`, and `id` an integer or a string: {payload.explain(error)}",
             fatal=not is_object,
         ) from None
-    cls = _BY_NAME.get(envelope.op or "")
+    except (msgspec.DecodeError, RecursionError) as error:  # further on than what was wrong first
+        raise _not_json(error) from None
+    cls = _BY_NAME.get(envelope.op) if isinstance(envelope.op, str) else None
     if cls is None:
         raise BadOperationError(
-            "unknown_operation" if envelope.op else "bad_request",
-            f"op {envelope.op!r} is unknown; use one of {', '.join(_BY_NAME)}",
+            "unknown_operation" if isinstance(envelope.op, str) else "bad_request",
+            f"op {_shown(envelope.op)} is unknown; use one of {', '.join(_BY_NAME)}",
             envelope.id,
         )
     if cls is _PublishStrict:
         return _decode_loosely(text, envelope.id)
     raise BadOperationError("bad_request", f"{envelope.op}: {payload.explain(problem, cls)}", envelope.id)
+
+
+def _not_json(error: Exception) -> BadOperationError:
+    if isinstance(error, RecursionError):
+        return BadOperationError("bad_request", payload.too_deep("the frame").message, fatal=True)
+    return BadOperationError("bad_request", f"the frame is not JSON: {error}", fatal=True)
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def _decode_loosely(text: str, reference: Reference) -> Publish:

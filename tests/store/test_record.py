@@ -1,5 +1,5 @@
-"""The bytes on disk. The golden ones were written down from the drawing in record.py, their CRCs by `crc32c` below: bit by
-bit, from the polynomial of RFC 3720 §12.1."""
+"""The bytes on disk. The golden ones were written down from the drawing in record.py, their CRCs by `crc32c` below: bit
+by bit, from the polynomial of RFC 3720 §12.1."""
 
 import struct
 
