@@ -34,7 +34,7 @@ class Import:
 
 def rows(map_: str) -> dict[str, int | None]:
     """Room as the map writes it (a folder ends in a slash) -> floor; None for the rooms beside the floors."""
-    lines = re.findall(r"^ {4}(\d|-) +(\S+(?: \S+)*) {2,}\S", map_, re.MULTILINE)
+    lines = re.findall(r"^ {4}(\d+|-) +(\S+(?: \S+)*) {2,}\S", map_, re.MULTILINE)
     return {name: None if floor == "-" else int(floor) for floor, names in lines for name in names.split()}
 
 
