@@ -111,7 +111,7 @@ def may_import(importer: str, target: str) -> bool:
     if importer_floor is None:
         return True
     if target_floor is None:  # the rooms beside the floors are for the command line, and for each other
-        return importer_floor == max(floor for floor in FLOORS.values() if floor is not None)
+        return importer_floor >= (FLOORS["cli"] or 0)
     return target_floor < importer_floor or (target_floor == importer_floor and {importer, target} <= FILES)
 
 
