@@ -197,7 +197,8 @@ class Gateway:
                 elif not self._opened.is_set() and now_s >= give_up_s:
                     self._end(NotConnectedError(f"cannot connect to {self._address.netloc}: {end.reason}"))
                 else:
-                    attempt = 0 if session.welcome is not None and now_s - started_s >= SETTLED_S else attempt
+                    if end.reconnect_ms is not None or (session.welcome is not None and now_s - started_s >= SETTLED_S):
+                        attempt = 0
                     await self._back_off(end, attempt, math.inf if self._opened.is_set() else give_up_s - now_s)
                     attempt += 1
         finally:

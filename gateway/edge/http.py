@@ -34,7 +34,7 @@ class Handler(Protocol):
 
 
 Upgrade = Callable[[Request, bytes, OutboxStream, str], Awaitable[None]]
-"""(request, bytes read behind it, stream, remote): takes the connection over."""
+"""(request, bytes read behind it, stream, remote): takes the connection over; GatewayError refuses to."""
 
 
 class HttpConnection:
@@ -65,6 +65,7 @@ class HttpConnection:
         self._deadline = 0.0
         self._overdue: GatewayError | None = None
         self._ended = False
+        self._upgraded = False  # it is another protocol's connection now
         self._scope = trio.CancelScope()
 
     # ------------------------------------------------------------------------------------------------ serve
@@ -95,14 +96,21 @@ class HttpConnection:
             elif parser.requests:
                 request = parser.requests.popleft()
                 if request.upgrade and self._upgrade is not None:
-                    self._watchdog.discard(self)
-                    await self._upgrade(request, parser.rest, self.stream, self.remote)
+                    await self._hand_over(request, self._upgrade)
                     return
                 await self._handle(request)
             elif parser.error is not None:
                 self._refuse(parser.error)
             elif not await self._receive():
                 return
+
+    async def _hand_over(self, request: Request, upgrade: Upgrade) -> None:
+        self._upgraded = True
+        self._watchdog.discard(self)
+        try:
+            await upgrade(request, self._parser.rest, self.stream, self.remote)
+        except GatewayError as error:
+            self._refuse(error)
 
     async def _receive(self) -> bool:
         """Read once. False where the client has ended."""
@@ -212,5 +220,5 @@ class HttpConnection:
     def drain(self) -> None:
         """The gateway ends: finish what is pending, then close."""
         self.closing = True
-        if self._pending is None:
+        if self._pending is None and not self._upgraded:
             self._end()

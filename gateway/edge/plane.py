@@ -12,7 +12,7 @@ from gateway.edge.publish import Publisher
 from gateway.edge.stream import OutboxStream
 from gateway.edge.websocket import Services, Session, check_upgrade
 from gateway.errors import GatewayError
-from gateway.wire.http import Request, Response, encode_response, error_response
+from gateway.wire.http import Request, Response, error_response
 
 _TOPIC: Final = re.compile(rb"/v1/topics/([^/]*)/messages")
 _PULL: Final = re.compile(rb"/v1/subscriptions/([^/]*)/pull")
@@ -70,18 +70,12 @@ class DataPlane:
             _wrong_method(request, connection, b"GET, OPTIONS")
 
     async def upgrade(self, request: Request, rest: bytes, stream: OutboxStream, remote: str) -> None:
-        """Take a connection over for WebSocket, or refuse it."""
-        try:
-            if request.path != _CONNECT:
-                raise GatewayError("not_found", "WebSocket connects to /v1/connect")
-            check_upgrade(request)
-            if self._services.admit.closed:
-                raise self._services.admit.closed
-        except GatewayError as error:
-            stream.offer(encode_response(error_response(error), self._services.watchdog.date, keep_alive=False))
-            await stream.wait_drained()
-            stream.shutdown()
-            return
+        """Take a connection over for WebSocket. GatewayError refuses it."""
+        if request.path != _CONNECT:
+            raise GatewayError("not_found", "WebSocket connects to /v1/connect")
+        check_upgrade(request)
+        if self._services.admit.closed:
+            raise self._services.admit.closed
         await Session(self._services, stream, remote).serve(request, rest)
 
 

@@ -15,13 +15,15 @@ import trio
 
 from gateway.broker.bodies import Bodies
 from gateway.broker.dedup import Dedup
-from gateway.broker.lease import Consumer, Lease, Slice
-from gateway.broker.subscription import Clockwork, Doomed, Subscription
+from gateway.broker.lease import Consumer, Lease
+from gateway.broker.subscription import Clockwork, Subscription
 from gateway.config import Config
 from gateway.engine.appender import Appender, decode_stored
 from gateway.engine.base import DeadLetter, EngineStatistics, Send
 from gateway.engine.catalogue import Catalogue, filled, subscription_record
+from gateway.engine.doomed import DoomedMessages
 from gateway.engine.history import matching_ranges
+from gateway.engine.reader import Reader
 from gateway.errors import GatewayError, StoreError
 from gateway.kit.ranges import count, normalise
 from gateway.kit.wheel import Wheel
@@ -53,7 +55,8 @@ class EmbeddedEngine:
         self._ready: dict[Subscription, None] = {}
         self._ready_event = trio.Event()
         self._loading: dict[Delivery, Subscription] = {}
-        self._doomed: list[Doomed] = []
+        self._reader = Reader(self._log, self._bodies)
+        self._doomed = DoomedMessages(self._reader)
         self._on_deleted: dict[Consumer, Callable[[], None]] = {}
 
     @property
@@ -200,13 +203,8 @@ class EmbeddedEngine:
 
     def _view(self, s: Subscription, now: int) -> SubscriptionView:
         oldest = s.oldest(self._log.segments, self._log.durable_end)
-        oldest_ms = None if oldest is None else decode_stored(self._body(oldest)).time_ms
+        oldest_ms = None if oldest is None else decode_stored(self._reader.one_now(oldest)).time_ms
         return SubscriptionView(s.name, s.settings, s.statistics(self._log.segments, now, oldest_ms))
-
-    def _body(self, position: int) -> bytes:
-        """One delivery JSON, wherever it is; a single small read blocks for it."""
-        bodies = self._bodies.get((position,)) or self._read([(position,)])
-        return bodies[0]
 
     # -------------------------------------------------------------------------------------------- consumers
 
@@ -294,7 +292,7 @@ class EmbeddedEngine:
             if piece.attempts:
                 delivery.attempts.update(dict.fromkeys(map(str, piece.positions), piece.attempts + 1))
         for lease in leases:
-            bodies = self._bodies.get(lease.slice.positions)
+            bodies = self._reader.cached(lease.slice.positions)
             if bodies is None:
                 delivery.bodies.clear()
                 self._loading[delivery] = subscription
@@ -311,22 +309,11 @@ class EmbeddedEngine:
         subscription = self._loading[delivery]
         pieces = [cast("Lease", lease).slice.positions for lease in delivery.leases]
         try:
-            delivery.bodies = await trio.to_thread.run_sync(self._read, pieces)
+            delivery.bodies = await self._reader.read(pieces)
         finally:
             del self._loading[delivery]
             subscription.loading = False
             self._mark(subscription)
-
-    def _read(self, pieces: Sequence[Sequence[int]]) -> list[bytes]:
-        """Bodies from the segments. Blocks. StoreError where one is damaged."""
-        bodies: list[bytes] = []
-        for positions in pieces:
-            rest = positions
-            for segment in list(self._log.segments):
-                here = [p for p in rest if segment.base <= p < segment.end]
-                if here:
-                    bodies += segment.read(self._log.files, here)
-        return bodies
 
     def send(self, consumer: Consumer, delivery: Delivery, now: int) -> None:
         if consumer in consumer.subscription.consumers:
@@ -381,33 +368,11 @@ class EmbeddedEngine:
                 self._log.control(Kind.SETTLE, body, number=subscription.number, lazy=lazy)
             subscription.news.clear()
         if subscription.doomed:
-            self._doomed += subscription.doomed
+            self._doomed.add(subscription.doomed)
             subscription.doomed.clear()
 
     async def dead_letters(self) -> list[DeadLetter]:
-        doomed, self._doomed = self._doomed, []
-        letters: list[DeadLetter] = []
-        for item in doomed:
-            topic = item.subscription.settings.dead_letter_topic(item.subscription.name)
-            rest: Slice | None = item.slice
-            while rest is not None:
-                piece, rest = rest.cut(1) if len(rest) > 1 else (rest, None)
-                letters.append(
-                    DeadLetter(
-                        topic=topic or f"dead.{item.subscription.name}",
-                        body=await self._body_async(piece.first),
-                        subscription=item.subscription.name,
-                        attempts=piece.attempts,
-                        cause=item.cause,
-                        reason=item.reason,
-                        handle=(item.subscription, piece),
-                    )
-                )
-        return letters
-
-    async def _body_async(self, position: int) -> bytes:
-        found = self._bodies.get((position,))
-        return found[0] if found else (await trio.to_thread.run_sync(self._read, [(position,)]))[0]
+        return await self._doomed.take()
 
     def bury(self, dead: DeadLetter, now: int) -> None:
         subscription, piece = dead.handle

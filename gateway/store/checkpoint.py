@@ -22,11 +22,16 @@ _FORMAT: Final = 1
 
 @attrs.frozen
 class Checkpoint:
-    """`state` is the engine's own plain data; all records before (segment, offset) are in it."""
+    """`state` is the engine's own plain data; all records before (segment, offset) are in it.
+
+    Everything before (segment, offset) was on the disk when the checkpoint was made, and segments from `first` on are
+    needed: what is missing of that is damage, never a torn tail.
+    """
 
     epoch: str
     segment: int
     offset: int
+    first: int
     state: dict[str, Any]
 
 
@@ -62,4 +67,4 @@ def load(files: Files, directory: Path) -> Checkpoint | None:
     document = orjson.loads(line)
     if document["format"] != _FORMAT:
         raise StoreError(f"{path}: has format {document['format']}, this version reads {_FORMAT}; use a later version")
-    return Checkpoint(document["epoch"], document["segment"], document["offset"], document["state"])
+    return Checkpoint(document["epoch"], document["segment"], document["offset"], document["first"], document["state"])

@@ -324,9 +324,10 @@ class Log:
         work.end = self.active.end
         if self._checkpoint_due:
             self._checkpoint_due = False
-            work.checkpoint = Checkpoint(self.epoch, self.active.number, self.active.size, self.snapshot())
             while len(self.segments) > 1 and self.releasable(self.segments[0]):
                 work.released.append(self.segments.pop(0))
+            first, active = self.segments[0].number, self.active
+            work.checkpoint = Checkpoint(self.epoch, active.number, active.size, first, self.snapshot())
         return work
 
     def _write(self, work: _Work) -> None:

@@ -1,7 +1,7 @@
 """From the files of a directory to segments with their index, and a replay of what happened since the checkpoint.
 
-A torn tail of the last segment is cut: it was never answered for. Damage anywhere else is an error that names the file
-and the byte; nothing is skipped. Everything here blocks and runs before the first connection is accepted.
+A torn tail of the last segment is cut: it was never answered for. Damage anywhere else, and that is everywhere before
+the place of the checkpoint, is an error that names the file and the byte; nothing is skipped. Everything here blocks and runs before the first connection is accepted.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from gateway.store import record as records
 from gateway.store.checkpoint import Checkpoint
 from gateway.store.files import Files
 from gateway.store.record import Kind, Record
-from gateway.store.segment import Segment, read_all
+from gateway.store.segment import Segment, read_all, read_front
 
 LOCK_NAME: Final = "lock"
 _SEGMENT: Final = re.compile(r"(\d{10})\.log")
+_HEADER_BYTES_MAX: Final = 512
+"""A header is shorter, and a disk writes so much as a whole or not at all."""
 _log = structlog.get_logger("gateway.store")
 
 
@@ -62,13 +64,13 @@ def recover(files: Files, directory: Path, replay: Replay) -> Recovered:
     numbers, foreign = _classify(files, directory)
     checkpoint = _load_checkpoint(files, directory, numbers)
     found = Recovered(checkpoint.epoch if checkpoint else "", [], 0, foreign)
+    _remove_unbegun(files, directory, numbers, checkpoint, found)
     if checkpoint:
+        _check_complete(directory, numbers, checkpoint)
         replay.restore(checkpoint.state)
     for number in numbers:
         last = number == numbers[-1]
         segment = _read_segment(files, directory / segment_name(number), number, last, checkpoint, replay, found)
-        if segment is None:
-            continue
         if found.segments and segment.base != found.segments[-1].end:
             raise StoreError(
                 f"{segment.path}: begins at position {segment.base} but the segment before ends at "
@@ -100,13 +102,57 @@ def _load_checkpoint(files: Files, directory: Path, numbers: list[int]) -> Check
         if numbers[:1] == [1]:  # nothing was deleted yet: the log alone still tells everything
             _log.warning("checkpoint unusable, replaying the whole log", error=str(error))
             return None
-        raise StoreError(f"{error}; restore it from a backup: segments before {numbers[:1]} are gone") from None
+        gone = segment_name(numbers[0]) if numbers else "all"
+        raise StoreError(f"{error}; restore it from a backup: segments before {gone} are gone") from None
     if checkpoint is None and numbers and numbers[0] != 1:
         raise StoreError(
-            f"{directory / checkpoints.NAME}: is missing, and segments before {numbers[0]} are gone; "
+            f"{directory / checkpoints.NAME}: is missing, and segments before {segment_name(numbers[0])} are gone; "
             f"restore it from a backup"
         )
     return checkpoint
+
+
+def _remove_unbegun(
+    files: Files, directory: Path, numbers: list[int], checkpoint: Checkpoint | None, found: Recovered
+) -> None:
+    """Remove a last segment that a crash kept from being begun: nothing in it was answered for."""
+    if not numbers or (checkpoint and numbers[-1] <= checkpoint.segment):
+        return
+    path = directory / segment_name(numbers[-1])
+    file = files.open(path)
+    try:
+        size = files.size(file)
+        beginning = read_front(files, file, path, _HEADER_BYTES_MAX)
+        unbegun = _is_unbegun(beginning, size)
+        if not beginning.strip(b"\0"):  # a file may have grown before its data came
+            unbegun = not read_front(files, file, path, size).strip(b"\0")
+    finally:
+        files.close(file)
+    if unbegun:
+        _log.warning("removed a segment that was never begun", file=str(path), size=size)
+        files.unlink(path)
+        found.cut_bytes += size
+        numbers.pop()
+
+
+def _is_unbegun(data: bytes, size: int) -> bool:
+    """Whether a file of `size` bytes that begins with `data` is too short for the header that it begins with."""
+    if not data.startswith(records.MAGIC[: len(data)]):
+        return False
+    if size < len(records.MAGIC) + records.HEAD_BYTES:
+        return True
+    header = next(records.heads(data, len(records.MAGIC), size))
+    return size < min(header.end, _HEADER_BYTES_MAX)
+
+
+def _check_complete(directory: Path, numbers: list[int], checkpoint: Checkpoint) -> None:
+    """Refuse where a segment is missing at either end that the checkpoint knows of."""
+    for number, missing in (
+        (checkpoint.first, not numbers or numbers[0] > checkpoint.first),
+        (checkpoint.segment, not numbers or numbers[-1] < checkpoint.segment),
+    ):
+        if missing:
+            raise StoreError(f"{directory / segment_name(number)}: is missing; restore it from a backup")
 
 
 def _read_segment(
@@ -117,17 +163,11 @@ def _read_segment(
     checkpoint: Checkpoint | None,
     replay: Replay,
     found: Recovered,
-) -> Segment | None:
+) -> Segment:
     file = files.open(path, append=last)
     data = read_all(files, file, path)
     header = records.decode(data, len(records.MAGIC))
     if header is None or header.kind != Kind.HEADER:
-        if last:  # the crash came while the file was made; nothing in it was answered for
-            _log.warning("removed a segment that was never begun", file=str(path), size=len(data))
-            files.close(file)
-            files.unlink(path)
-            found.cut_bytes += len(data)
-            return None
         raise StoreError(f"{path}: its header is damaged; restore it from a backup")
     segment = _open_segment(path, number, header, found)
     segment.file = file
@@ -138,9 +178,10 @@ def _read_segment(
         _index(segment, record, routes, (number, record.offset) >= after, replay)
         end = record.end
     segment.size = end
-    if end < len(data):
-        if not last:
-            raise StoreError(f"{path}: the record at byte {end} is damaged; restore the file from a backup")
+    torn = end < len(data)
+    if (torn and not last) or (number == after[0] and end < after[1]):
+        raise StoreError(f"{path}: the record at byte {end} is damaged; restore the file from a backup")
+    if torn:
         _log.warning("cut a torn tail", file=str(path), offset=end, size=len(data) - end)
         files.truncate(file, end)
         found.cut_bytes += len(data) - end

@@ -107,13 +107,18 @@ def consecutive(positions: Sequence[int]) -> list[tuple[int, int]]:
     return ranges
 
 
-def read_all(files: Files, file: int, path: Path) -> bytes:
-    """A whole segment file; StoreError where it has none of our beginning."""
+def read_front(files: Files, file: int, path: Path, size: int) -> bytes:
+    """The first `size` bytes of a segment file; StoreError where the disk does not give them."""
     try:
-        data = files.read(file, 0, files.size(file))
+        return files.read(file, 0, size)
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, "?")
         raise StoreError(f"{path}: cannot be read ({code}); check the disk") from error
+
+
+def read_all(files: Files, file: int, path: Path) -> bytes:
+    """A whole segment file; StoreError where it has none of our beginning."""
+    data = read_front(files, file, path, files.size(file))
     if data and not data.startswith(records.MAGIC[: len(data)]):
         raise StoreError(f"{path}: is not a segment of this store (it does not begin with PUSHLOG1); move it away")
     return data

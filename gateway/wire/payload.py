@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from gateway.errors import GatewayError
-from gateway.model import JSON_DEPTH_MAX, Message
+from gateway.model import JSON_DEPTH_MAX, Durability, Message
 
 _messages = msgspec.json.Decoder(list[Message])
 _message = msgspec.json.Decoder(Message)
@@ -81,6 +81,8 @@ def decode_each(items: Sequence[msgspec.Raw | str]) -> Decoded:
 def explain(error: msgspec.ValidationError, struct: type[msgspec.Struct] | None = None) -> str:
     """msgspec's sentence, with the fields that are known where one was not."""
     text = str(error).replace("`$`", "the top").replace("`$.", "`")
+    if "Invalid enum value" in text:
+        text += f"; use {' or '.join(Durability)}"  # there is no other enum on the wire
     if struct is not None and "unknown field" in text:
         text += f"; known are {', '.join(struct.__struct_fields__)}"
     return text

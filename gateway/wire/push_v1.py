@@ -161,11 +161,13 @@ def decode(text: str) -> AnyOperation:
         ) from None
     except (msgspec.DecodeError, RecursionError) as error:  # further on than what was wrong first
         raise _not_json(error) from None
-    cls = _BY_NAME.get(envelope.op) if isinstance(envelope.op, str) else None
+    if not isinstance(envelope.op, str):
+        raise BadOperationError("bad_request", f"op must be one of {', '.join(_BY_NAME)}", envelope.id)
+    cls = _BY_NAME.get(envelope.op)
     if cls is None:
         raise BadOperationError(
-            "unknown_operation" if isinstance(envelope.op, str) else "bad_request",
-            f"op {_shown(envelope.op)} is unknown; use one of {', '.join(_BY_NAME)}",
+            "unknown_operation",
+            f"op {envelope.op[:60]!r} is unknown; use one of {', '.join(_BY_NAME)}",
             envelope.id,
         )
     if cls is _PublishStrict:
@@ -177,11 +179,6 @@ def _not_json(error: Exception) -> BadOperationError:
     if isinstance(error, RecursionError):
         return BadOperationError("bad_request", payload.too_deep("the frame").message, fatal=True)
     return BadOperationError("bad_request", f"the frame is not JSON: {error}", fatal=True)
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
 
 
 def _decode_loosely(text: str, reference: Reference) -> Publish:

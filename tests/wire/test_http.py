@@ -226,9 +226,7 @@ def test_another_version_of_http_is_refused(data: bytes, expected: set[str]) -> 
 def test_leave_to_send_a_body_is_given_where_it_is_asked_for(
     expect: bytes, version: bytes, body: bytes, error: str | None, waits: bool
 ) -> None:
-    head = with_head(
-        b"Content-Length: 3", b"Expect: " + expect, start=b"POST / HTTP/" + version + b"\r\nHost: x\r\n"
-    )
+    head = with_head(b"Content-Length: 3", b"Expect: " + expect, start=b"POST / HTTP/" + version + b"\r\nHost: x\r\n")
     parser = parse(head + body)
     assert (code(parser), parser.expects_continue) == (error, waits)
     if waits:
