@@ -181,7 +181,7 @@ class LongPoll:
     def _forget(self, waiting: _Waiting) -> None:
         """Nothing is leased to it any more, or it never took anything."""
         self._leases.pop(waiting.lease, None)
-        consumer, waiting.consumer = waiting.consumer, None  # they know each other: part, so that both are freed at once
+        consumer, waiting.consumer = waiting.consumer, None  # they know each other: no cycle stays
         if consumer is not None:
             self._engine.detach(consumer, self._clock())
 
