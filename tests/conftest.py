@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ QUICK: dict[str, Any] = {
 def quick_config(directory: Path, flags: Mapping[str, Any] | None = None) -> config.Config:
     """A configuration for tests, with `flags` (`{"http.idle_timeout_s": 0.2}`) over it."""
     return config.load(flags={**QUICK, "store.directory": str(directory), **(flags or {})})
+
+
+@asynccontextmanager
+async def running(directory: Path, flags: Mapping[str, Any] | None = None) -> AsyncIterator[Node]:
+    """A node for those who cannot have the fixture; it is drained at the end of the block."""
+    async with trio.open_nursery() as nursery:
+        node = Node(quick_config(directory, flags))
+        node.watchdog.period_s = 0.02
+        nursery.start_soon(node.run)
+        with trio.fail_after(10):
+            await node.ready.wait()
+        yield node
+        node.stop()
 
 
 @pytest.fixture

@@ -38,7 +38,9 @@ _REFRESH_S: Final = 0.2
 @click.option(
     "--window", type=click.IntRange(1), default=2000, show_default=True, help="Unconfirmed messages of a publisher."
 )
-@click.option("--batch", type=click.IntRange(1, 1000), help="Messages in a publish frame. [default: 200, or as many as fit]")
+@click.option(
+    "--batch", type=click.IntRange(1, 1000), help="Messages in a publish frame. [default: 200, or as many as fit]"
+)
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Messages per second. [default: what it takes]")
 @click.option("--http", is_flag=True, help="Publish one message a request over HTTP/1.1, kept alive.")
 @click.option(

@@ -103,6 +103,7 @@ class Run:
         self._topic = f"{name}.event"
         subscriptions = min(plan.subscribers, 1) if plan.shared else plan.subscribers
         self._names = [f"{name}.{number}" for number in range(subscriptions)]
+        self._links: list[WebSocketLink | HttpLink] = []
 
     async def measure(self) -> Figures:
         """Raises LinkLostError where a connection or the gateway was lost."""
@@ -110,7 +111,10 @@ class Run:
             control = await HttpLink.open(self._target.control, links)
             try:
                 figures = await self._measure(control, links)
+                await self._part()
             finally:
+                for link in self._links:
+                    link.abort()
                 with trio.CancelScope(shield=True), trio.move_on_after(_STALLED_S), suppress(LinkLostError):
                     await self._delete_subscriptions()
                 control.abort()
@@ -168,17 +172,30 @@ class Run:
                     await control.call("DELETE", f"/v1/subscriptions/{name}")
                 control.abort()
 
+    async def _part(self) -> None:
+        """Close the WebSocket connections by the book."""
+        async with trio.open_nursery() as nursery:
+            for link in self._links:
+                if isinstance(link, WebSocketLink):
+                    nursery.start_soon(link.aclose)
+
     async def _publisher(self, links: trio.Nursery) -> Publisher:
         layout = Layout(self._topic, self._plan.size_bytes)
         if self._plan.http:
-            return HttpPublisher(await HttpLink.open(self._target.data, links), layout, self._topic, self._tally)
-        return WebSocketPublisher(await WebSocketLink.open(self._target.data, links), layout, self._plan, self._tally)
+            http = await HttpLink.open(self._target.data, links)
+            self._links.append(http)
+            return HttpPublisher(http, layout, self._topic, self._tally)
+        return WebSocketPublisher(await self._websocket(links), layout, self._plan, self._tally)
+
+    async def _websocket(self, links: trio.Nursery) -> WebSocketLink:
+        link = await WebSocketLink.open(self._target.data, links)
+        self._links.append(link)
+        return link
 
     async def _attach_all(self, links: trio.Nursery) -> list[Subscriber]:
         subscribers = []
         for number in range(self._plan.subscribers):
-            link = await WebSocketLink.open(self._target.data, links)
-            subscriber = Subscriber(link, self._names[number % len(self._names)], self._tally)
+            subscriber = Subscriber(await self._websocket(links), self._names[number % len(self._names)], self._tally)
             await subscriber.attach(CONSUMER_WINDOW)
             subscribers.append(subscriber)
         return subscribers
@@ -258,7 +275,7 @@ class Run:
             duplicates=tally.duplicates,
             invented=tally.invented,
             idle_connections=tally.idle,
-            elapsed_s=round(tally.elapsed_s, 3),
+            elapsed_s=round(tally.elapsed_s, 6),
             published_per_s=round(tally.accepted / tally.elapsed_s, 1),
             received_per_s=round(tally.received / tally.elapsed_s, 1),
             confirm=tally.confirm.percentiles(),

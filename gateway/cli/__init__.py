@@ -73,11 +73,12 @@ def version() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Carry out one command line; the exit code."""
     try:
-        code = cli.main(list(arguments), prog_name="gateway", standalone_mode=False)
+        with cli.make_context("gateway", list(arguments)) as context:  # not cli.main: that makes exit codes of its own
+            cli.invoke(context)
         sys.stdout.flush()
     except BaseException as error:
         return exits.explain(error)
-    return code if isinstance(code, int) else 0
+    return exits.OK
 
 
 def main() -> None:

@@ -171,13 +171,13 @@ def _answer_one(connection: HttpConnection, epoch: str, batch: Batch) -> None:
         connection.respond(error_response(batch.error))
         return
     durability = batch.durability.value.encode("ascii")
-    if batch.results is None:
+    if batch.results is None and batch.messages[0].id is None:
         position = batch.first
         # the hot path of HTTP: formatted, not encoded
         body = b'{"id":"%b-%d","position":%d,"durability":"%b"}' % (epoch.encode(), position, position, durability)
         connection.respond(Response(201, body))
         return
-    result = batch.results[0]
+    result = Stored(batch.messages[0].id or "", batch.first) if batch.results is None else batch.results[0]
     if isinstance(result, Stored):
         answer = {"id": result.id, "position": result.position, "durability": batch.durability.value}
         if result.duplicate:

@@ -113,7 +113,8 @@ class OutboxStream(trio.abc.Stream):
         try:
             while self._outbox and not self._closed:
                 await trio.lowlevel.wait_writable(self._sock)
-                self._send_some()
+                if self._outbox:  # it may have been aborted between the waking and the running
+                    self._send_some()
         except (OSError, ValueError, trio.ClosedResourceError):
             self._break()
         finally:

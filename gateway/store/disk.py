@@ -18,7 +18,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.finished = True
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         """What the last job raised."""
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._begin = os.eventfd(0, os.EFD_CLOEXEC)
@@ -58,7 +58,7 @@ class Disk:
                 return
             try:
                 self._job()
-            except OSError as error:
+            except Exception as error:  # whatever it is, whoever waits must hear of it
                 self.error = error
             self.finished = True
             os.eventfd_write(self.descriptor, 1)

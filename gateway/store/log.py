@@ -305,14 +305,16 @@ class Log:
     async def _write_off_the_loop(self, work: _Work) -> None:
         disk = self._disk
         disk.begin(partial(self._write, work))
-        while not disk.finished:
+        finished = False
+        while not finished:
             await trio.lowlevel.wait_readable(disk.descriptor)
             disk.acknowledge()
+            finished = disk.finished  # asked first: what is found in the file now may be so because the job is over
             if work.in_file:  # those who asked for no more have waited long enough
                 self._report(work.written, {})
                 work.written = []
         if disk.error is not None:
-            reason = disk.error.strerror or str(disk.error)
+            reason = getattr(disk.error, "strerror", None) or str(disk.error)
             self._fail(work, StoreError(f"{self.directory}: {reason}: the store has failed"))
 
     def _take(self) -> _Work:
@@ -334,16 +336,20 @@ class Log:
         """One turn's work with the disk; runs off the run loop."""
         files = self.files
         created = False
+        before: Segment | None = None
         for segment, parts in work.chunks:
+            if before is not None:  # or a power cut could leave a torn segment that is not the last
+                files.sync(before.file)
             if segment.file < 0:
                 segment.file = files.create(segment.path)
                 created = True
             files.write(segment.file, b"".join(parts))
+            before = segment
         work.in_file = True
         if work.written:
             self._disk.tell()
-        for segment, _ in work.chunks:
-            files.sync(segment.file)
+        if before is not None:
+            files.sync(before.file)
         if created:
             files.sync_directory(self.directory)
         if work.checkpoint:

@@ -1,7 +1,8 @@
 """From the files of a directory to segments with their index, and a replay of what happened since the checkpoint.
 
-A torn tail of the last segment is cut: it was never answered for. Damage anywhere else, and that is everywhere before
-the place of the checkpoint, is an error that names the file and the byte; nothing is skipped. Everything here blocks and runs before the first connection is accepted.
+A torn tail of the last segment is cut: it was never answered for. Damage anywhere else, such as before the place of the
+checkpoint, is an error that names the file and the byte; nothing is skipped. Everything here blocks and runs before the
+first connection is accepted.
 """
 
 from __future__ import annotations

@@ -218,7 +218,11 @@ class FaultyFiles(Files):
         before = path.read_bytes()
         super().unlink(path)
         self._synced.pop(path, None)
-        self._undo.append(lambda: path.write_bytes(before) and None)
+
+        def undo() -> None:
+            path.write_bytes(before)
+
+        self._undo.append(undo)
 
     def close(self, file: int) -> None:
         self._paths.pop(file, None)

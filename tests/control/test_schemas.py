@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import jsonschema_rs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.control.schemas import PARAMETERS, PATTERN, SCHEMAS, TOPIC, properties, schema_of
@@ -142,6 +142,12 @@ def passes(check: Any, text: str) -> bool:
 PIECES = ("a", "B9", "-_", ".", "..", "*", ">", ".>", ".*", " ", "\n", "\u4e2d")
 
 
+@example("a.>.>")
+@example("*.>.a")
+@example("a\n")
+@example("a.")
+@example(">")
+@example("")
 @given(st.lists(st.sampled_from(PIECES), max_size=5).map("".join))
 def test_the_patterns_are_those_of_the_model(text: str) -> None:
     def fits(pattern: str) -> bool:

@@ -245,39 +245,55 @@ async def test_one_subscription_too_many_is_refused(
 
 
 class Gate:
-    """Holds every fdatasync until it is opened."""
+    """Holds every fdatasync while it is closed."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.entered = threading.Event()
         self._open = threading.Event()
-        monkeypatch.setattr(Files, "sync", self._sync)
+        self._open.set()
 
-    def _sync(self, file: int) -> None:
-        self.entered.set()
-        assert self._open.wait(5)
+    def close(self) -> None:
+        self.entered.clear()
+        self._open.clear()
 
     def open(self) -> None:
         self._open.set()
 
+    def pass_through(self, file: int) -> None:
+        self.entered.set()
+        self._open.wait()
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    gate = Gate()
+    monkeypatch.setattr(Files, "sync", lambda _files, file: gate.pass_through(file))
+    return gate
+
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
 async def test_nothing_is_answered_before_it_is_on_the_disk(
-    control: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch, method: str
+    gate: Gate, control: httpx.AsyncClient, method: str
 ) -> None:
     await put(control)
-    gate = Gate(monkeypatch)
     answers: list[int] = []
 
     async def call() -> None:
         answers.append((await control.request(method, ORDERS, content=b'{"paused":true}')).status_code)
 
-    with trio.fail_after(5):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(call)
-            while not gate.entered.is_set():
-                assert (await control.get("/livez")).status_code == 200
-            assert answers == []
-            gate.open()
+    gate.close()
+    try:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call)
+                while not gate.entered.is_set():
+                    await trio.lowlevel.checkpoint()
+                for _ in range(10):  # an answer would overtake these
+                    assert (await control.get("/livez")).status_code == 200
+                assert answers == []
+                gate.open()
+    finally:
+        gate.open()
     assert answers == [200 if method == "PUT" else 204]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import attrs
 import pytest
@@ -97,7 +98,7 @@ def test_a_request_that_comes_byte_by_byte_is_the_same_request(whole: bytes) -> 
 def test_pipelined_requests_come_out_in_order_however_they_are_cut(wholes: list[bytes], places: list[int]) -> None:
     data = b"".join(wholes)
     cuts = sorted({min(place, len(data)) for place in places} | {0, len(data)})
-    parser = parse(*(data[low:high] for low, high in zip(cuts, cuts[1:], strict=False)))
+    parser = parse(*(data[low:high] for low, high in pairwise(cuts)))
     assert parser.error is None
     assert [plain(r) for r in parser.requests] == [plain(only(parse(whole))) for whole in wholes]
 

@@ -1,0 +1,595 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from gateway.config import Store
+from gateway.errors import StoreError, StoreLockedError
+from gateway.model import Durability
+from gateway.store.log import Log
+from gateway.store.record import Kind
+from gateway.store.recovery import Recovered, segment_name
+from gateway.testing.faulty import FaultyFiles
+from tests.store.building import NOW_MS, Told, recovered, segments
+from tests.store.test_files import HOLD_LOCK
+
+FIRST, SECOND = segment_name(1), segment_name(2)
+
+
+class Opened:
+    """A log over a watched disk in `directory`, and what was told at its opening."""
+
+    def __init__(self, directory: Path, **settings: int) -> None:
+        self.disk = FaultyFiles()
+        self.log = Log(Store(directory=str(directory), **settings), self.disk)
+        self.told = Told()
+        self.closed = False
+
+    def open(self) -> Recovered:
+        found = self.log.open(self.told, NOW_MS)
+        self.log.start()
+        return found
+
+    def close(self) -> None:
+        if not self.closed:
+            self.log.close()
+        self.closed = True
+
+    def publish(self, *bodies: bytes) -> int:
+        """Messages, as the engine appends them."""
+        self.log.begin(NOW_MS)
+        route = self.log.route("trade.paid", (1,))
+        return self.log.messages(bodies, route)
+
+
+Open = Callable[..., Opened]
+
+
+@pytest.fixture
+def open_log(tmp_path: Path) -> Iterator[Open]:
+    """Open the log of the test's one directory, with the given settings; all are closed at the end."""
+    opened: list[Opened] = []
+
+    def open_log(**settings: int) -> Opened:
+        opened.append(Opened(tmp_path / "store", **settings))
+        opened[-1].open()
+        return opened[-1]
+
+    yield open_log
+    for each in opened:
+        each.close()
+
+
+async def committed(log: Log) -> list[object]:
+    with trio.fail_after(5):
+        return (await log.committed()).entries
+
+
+async def reached(held: Any) -> None:
+    """Wait until a held call has come."""
+    await trio.to_thread.run_sync(held.reached.wait, 5)
+    assert held.reached.is_set()
+
+
+# ------------------------------------------------------------------------------------------------------------- opening
+
+
+async def test_a_new_store_gets_a_first_segment_and_an_epoch_that_it_keeps(open_log: Open, tmp_path: Path) -> None:
+    new = open_log()
+    assert (new.log.end, new.log.durable_end, len(new.log.epoch)) == (1, 1, 8)
+    await new.log.flush()
+    new.close()
+    again = open_log()
+    assert again.log.epoch == new.log.epoch
+    assert [path.name for path in sorted((tmp_path / "store").iterdir())] == [FIRST, "checkpoint", "lock"]
+
+
+async def test_two_new_stores_have_different_epochs(tmp_path: Path) -> None:
+    logs = [Opened(tmp_path / name) for name in "ab"]
+    for each in logs:
+        each.open()
+    assert logs[0].log.epoch != logs[1].log.epoch
+    for each in logs:
+        each.close()
+
+
+def test_a_store_that_another_process_holds_is_refused_with_its_id(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_LOCK, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        why = f"{tmp_path}: is in use by process {process.pid}; stop it, or name another directory with --data"
+        opened = Opened(tmp_path)
+        with pytest.raises(StoreLockedError) as caught:
+            opened.open()
+        assert str(caught.value) == why
+        opened.close()
+        process.kill()
+
+
+def test_a_store_that_was_closed_can_be_opened_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        opened = Opened(tmp_path)
+        opened.open()
+        opened.close()
+
+
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    opened = Opened(tmp_path / "file" / "store")
+    with pytest.raises(StoreError, match="Not a directory; name a directory that can be written"):
+        opened.open()
+    opened.close()
+
+
+def test_a_disk_error_while_opening_is_refused_with_its_file(tmp_path: Path) -> None:
+    segments(tmp_path, 1)
+    opened = Opened(tmp_path)
+    opened.disk.fail("sync", name=FIRST)
+    with pytest.raises(StoreError, match=f"{FIRST} Input/output error"):
+        opened.open()
+    opened.close()
+
+
+def test_a_file_that_is_not_ours_is_said_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    opened = Opened(tmp_path)
+    with structlog.testing.capture_logs() as said:
+        opened.open()
+    opened.close()
+    assert [(entry["log_level"], entry["file"]) for entry in said] == [("warning", str(tmp_path / "notes.txt"))]
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+async def test_closing_lets_go_of_every_file(open_log: Open) -> None:
+    opened = open_log(segment_bytes=500)
+    for _ in range(3):
+        opened.publish(b"x" * 500)
+        await opened.log.flush()
+    assert len(opened.disk.open_files) == 3
+    opened.close()
+    assert opened.disk.open_files == []
+
+
+# -------------------------------------------------------------------------------------------------------- group commit
+
+
+async def test_all_that_waits_is_one_write_and_one_sync(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    for number in range(100):
+        opened.publish(b"x" * number)
+        opened.log.submit(number)
+    nursery.start_soon(opened.log.run)
+    assert await committed(opened.log) == list(range(100))
+    assert opened.disk.verbs(FIRST) == ["create", "write", "sync"]
+    assert opened.log.durable_end == 101
+
+
+async def test_what_arrives_during_a_sync_is_the_next_commit(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    held = opened.disk.hold("sync")
+    nursery.start_soon(opened.log.run)
+    opened.log.submit("first")
+    await reached(held)
+    for number in range(50):
+        opened.publish(b"x")
+        opened.log.submit(number)
+        await trio.lowlevel.checkpoint()
+    assert opened.log.durable_end == 1
+    held.release()
+    entries = await committed(opened.log)
+    while len(entries) < 51:
+        entries += await committed(opened.log)
+    assert entries == ["first", *range(50)]
+    assert opened.disk.verbs(FIRST) == ["create", "write", "sync", "write", "sync"]
+    assert opened.log.statistics.commits == 2
+
+
+async def test_a_commit_tells_which_subscriptions_have_something_new(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    nursery.start_soon(opened.log.run)
+    opened.publish(b"x")
+    opened.log.routed((3, 5))
+    opened.log.routed((5, 8))
+    opened.log.submit("entry")
+    with trio.fail_after(5):
+        commit = await opened.log.committed()
+    assert (commit.entries, list(commit.routed)) == (["entry"], [3, 5, 8])
+
+
+async def test_what_was_committed_is_found_again(open_log: Open, nursery: trio.Nursery, tmp_path: Path) -> None:
+    opened = open_log()
+    nursery.start_soon(opened.log.run)
+    assert opened.publish(b"one", b"two") == 1
+    assert opened.publish(b"three") == 3
+    opened.log.control(Kind.SETTLE, b"settle", number=9)
+    await opened.log.sync()
+    found, told = recovered(tmp_path / "store")
+    assert told.messages == [(position, "trade.paid", (1,), True) for position in (1, 2, 3)]
+    assert [(record.number, record.body, record.position) for record in told.controls] == [(9, b"settle", 4)]
+    assert found.segments[0].size == opened.log.active.size
+    assert found.segments[0].offsets == opened.log.active.offsets
+
+
+async def test_a_route_is_defined_once_in_every_segment(open_log: Open, tmp_path: Path) -> None:
+    opened = open_log(segment_bytes=400)
+    for _ in range(8):
+        opened.publish(b"x" * 50)
+    await opened.log.flush()
+    assert len(opened.log.segments) > 1
+    for path in (tmp_path / "store").glob("*.log"):
+        assert path.read_bytes().count(b'"topic":"trade.paid"') == 1
+    found, _ = recovered(tmp_path / "store")
+    assert [segment.routes for segment in found.segments] == [{("trade.paid", (1,)): 1}] * len(found.segments)
+
+
+# ---------------------------------------------------------------------------------------------------------- durability
+
+
+async def test_written_is_reported_before_the_sync_and_fsynced_only_after_it(
+    open_log: Open, nursery: trio.Nursery
+) -> None:
+    opened = open_log()
+    held = opened.disk.hold("sync")
+    nursery.start_soon(opened.log.run)
+    opened.publish(b"x")
+    opened.log.submit("written", Durability.WRITTEN)
+    opened.log.submit("fsynced", Durability.FSYNCED)
+    assert await committed(opened.log) == ["written"]
+    assert opened.disk.verbs(FIRST)[:2] == ["create", "write"]
+    await reached(held)
+    await wait_all_tasks_blocked()
+    assert opened.log.durable_end == 1
+    held.release()
+    assert await committed(opened.log) == ["fsynced"]
+    assert opened.log.durable_end == 2
+
+
+async def test_what_is_only_written_is_not_delivered(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    held = opened.disk.hold("sync")
+    nursery.start_soon(opened.log.run)
+    opened.publish(b"x")
+    opened.log.routed((1,))
+    opened.log.submit("written", Durability.WRITTEN)
+    with trio.fail_after(5):
+        commit = await opened.log.committed()
+    assert (commit.entries, commit.routed) == (["written"], {})
+    held.release()
+    with trio.fail_after(5):
+        assert (await opened.log.committed()).routed == {1: None}
+
+
+async def test_written_is_reported_although_the_disk_was_done_before_anybody_looked(
+    open_log: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_log()
+    disk = opened.log._disk
+
+    def begin(job: Callable[[], None]) -> None:
+        job()
+        disk.tell()
+
+    monkeypatch.setattr(disk, "begin", begin)
+    opened.log.submit("written", Durability.WRITTEN)
+    opened.log.submit("fsynced")
+    await opened.log.flush()
+    assert await committed(opened.log) == ["written", "fsynced"]
+
+
+async def test_a_new_file_is_reported_from_only_once_its_name_is_on_the_disk(
+    open_log: Open, nursery: trio.Nursery
+) -> None:
+    opened = open_log()
+    held = opened.disk.hold("sync_directory")
+    nursery.start_soon(opened.log.run)
+    opened.publish(b"x")
+    opened.log.submit("fsynced")
+    await reached(held)
+    await wait_all_tasks_blocked()
+    assert opened.log.durable_end == 1
+    assert opened.log._commit.entries == []
+    held.release()
+    assert await committed(opened.log) == ["fsynced"]
+
+
+async def test_the_directory_is_synced_for_new_files_only(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    nursery.start_soon(opened.log.run)
+    for _ in range(3):
+        opened.publish(b"x")
+        await opened.log.sync()
+    assert opened.disk.count("sync") == 3
+    assert opened.disk.count("sync_directory") == 1
+
+
+# ----------------------------------------------------------------------------------------------------- lazy appends
+
+
+async def test_what_nobody_waits_for_goes_within_its_time(
+    open_log: Open, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    opened = open_log(lazy_sync_ms=50)
+    nursery.start_soon(opened.log.run)
+    await opened.log.sync()
+    opened.log.control(Kind.SETTLE, b"lazy", lazy=True)
+    await wait_all_tasks_blocked()
+    mock_clock.jump(0.049)
+    await wait_all_tasks_blocked()
+    assert opened.disk.count("write") == 1
+    mock_clock.jump(0.002)
+    await committed(opened.log)
+    await committed(opened.log)
+    assert opened.disk.count("write") == 2
+
+
+async def test_what_nobody_waits_for_goes_with_the_next_that_is_waited_for(
+    open_log: Open, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    opened = open_log(lazy_sync_ms=10_000)
+    nursery.start_soon(opened.log.run)
+    await opened.log.sync()
+    opened.log.control(Kind.SETTLE, b"lazy", lazy=True)
+    await wait_all_tasks_blocked()
+    await opened.log.sync()
+    assert opened.disk.count("write") == 2
+    assert opened.log.statistics.commits == 2
+
+
+# ------------------------------------------------------------------------------------------------------------ rotation
+
+
+async def test_a_full_segment_is_sealed_and_the_next_goes_on_where_it_ends(open_log: Open, tmp_path: Path) -> None:
+    opened = open_log(segment_bytes=300)
+    positions = [opened.publish(b"x" * 90) for _ in range(7)]
+    assert positions == list(range(1, 8))
+    await opened.log.flush()
+    found, told = recovered(tmp_path / "store")
+    assert told.positions == positions
+    assert [segment.base for segment in found.segments] == [segment.base for segment in opened.log.segments]
+    assert all(segment.size >= 300 for segment in found.segments[:-1])
+    assert len(found.segments) > 2
+
+
+async def test_a_segment_is_on_the_disk_before_the_next_is_made(open_log: Open) -> None:
+    """Or a power cut could leave a torn segment that is not the last, which looks like damage."""
+    opened = open_log(segment_bytes=500)
+    opened.publish(b"x" * 500)
+    opened.publish(b"y" * 500)
+    opened.publish(b"z" * 500)
+    await opened.log.flush()
+    calls = [(call.verb, call.name) for call in opened.disk.calls if call.name.endswith(".log")]
+    assert calls == [(verb, segment_name(number)) for number in (1, 2, 3) for verb in ("create", "write", "sync")]
+
+
+async def test_a_checkpoint_is_saved_when_a_segment_is_sealed(
+    open_log: Open, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    opened = open_log(segment_bytes=500)
+    opened.log.snapshot = lambda: {"as": "of now"}
+    nursery.start_soon(opened.log.run)
+    opened.publish(b"x" * 500)
+    await opened.log.sync()
+    assert opened.disk.count("replace", "checkpoint") == 0
+    opened.publish(b"y")
+    await opened.log.sync()
+    assert opened.disk.count("replace", "checkpoint") == 1
+    opened.publish(b"z")
+    await opened.log.sync()
+    _, told = recovered(tmp_path / "store")
+    assert told.restored == [{"as": "of now"}]
+    assert [(position, new) for position, _, _, new in told.messages] == [(1, False), (2, False), (3, True)]
+
+
+async def test_a_segment_is_deleted_only_behind_a_checkpoint_that_does_without_it(
+    open_log: Open, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    opened = open_log(segment_bytes=500)
+    opened.log.releasable = lambda segment: segment.number < 3
+    nursery.start_soon(opened.log.run)
+    for _ in range(4):
+        opened.publish(b"x" * 500)
+        await opened.log.sync()
+    assert [segment.number for segment in opened.log.segments] == [3, 4]
+    assert opened.log.statistics.segments_released == 2
+    calls = [(call.verb, call.name) for call in opened.disk.calls]
+    for name in (FIRST, SECOND):
+        gone = calls.index(("unlink", name))
+        assert ("replace", "checkpoint") in calls[:gone]
+        assert calls[gone - 1][0] in ("sync_directory", "unlink")
+    _, told = recovered(tmp_path / "store")
+    assert told.positions == [3, 4]
+
+
+async def test_a_segment_that_is_due_keeps_those_behind_it(open_log: Open) -> None:
+    opened = open_log(segment_bytes=500)
+    opened.log.releasable = lambda segment: segment.number != 1
+    for _ in range(4):
+        opened.publish(b"x" * 500)
+    await opened.log.flush()
+    assert [segment.number for segment in opened.log.segments] == [1, 2, 3, 4]
+
+
+# ----------------------------------------------------------------------------------------------------------- the end
+
+
+async def test_the_flush_at_the_end_leaves_nothing_to_replay(open_log: Open, tmp_path: Path) -> None:
+    opened = open_log()
+    opened.publish(b"x")
+    opened.log.control(Kind.SETTLE, b"lazy", lazy=True)
+    await opened.log.flush()
+    _, told = recovered(tmp_path / "store")
+    assert [new for *_, new in told.messages] == [False]
+    assert told.controls == []
+
+
+@pytest.mark.parametrize("passes", range(10))
+async def test_a_flusher_that_is_cancelled_at_any_time_leaves_no_hole(
+    open_log: Open, tmp_path: Path, passes: int
+) -> None:
+    opened = open_log()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(opened.log.run)
+        await wait_all_tasks_blocked()
+        opened.publish(b"taken")
+        for _ in range(passes):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    opened.publish(b"behind it")
+    await opened.log.flush()
+    assert recovered(tmp_path / "store")[1].positions == [1, 2]
+
+
+# ---------------------------------------------------------------------------------------------------------------- room
+
+
+async def test_room_is_waited_for_while_too_much_waits_for_the_disk(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log(pending_bytes_max=1000)
+    await finishes(nursery, opened.log.wait_room)
+    opened.publish(b"x" * 1000)
+    assert opened.log.pending_bytes > 1000
+    done = await blocks(nursery, opened.log.wait_room)
+    nursery.start_soon(opened.log.run)
+    with trio.fail_after(5):
+        await done.wait()
+    assert opened.log.pending_bytes == 0
+
+
+async def test_room_is_not_waited_for_once_the_store_has_failed(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log(pending_bytes_max=1000)
+    opened.disk.fail("write")
+    opened.publish(b"x" * 1000)
+    done = await blocks(nursery, opened.log.wait_room)
+    with pytest.raises(StoreError):
+        await opened.log.run()
+    with trio.fail_after(5):
+        await done.wait()
+    await finishes(nursery, opened.log.wait_room)
+
+
+async def blocks(nursery: trio.Nursery, wait: Callable[[], Awaitable[None]]) -> trio.Event:
+    """Start `wait`, see that it does not return; the event is set when it does."""
+    done = trio.Event()
+
+    async def task() -> None:
+        await wait()
+        done.set()
+
+    nursery.start_soon(task)
+    await wait_all_tasks_blocked()
+    assert not done.is_set()
+    return done
+
+
+async def finishes(nursery: trio.Nursery, wait: Callable[[], Awaitable[None]]) -> None:
+    with trio.fail_after(5):
+        await wait()
+
+
+# ---------------------------------------------------------------------------------------------------------- fail stop
+
+FAULTS: dict[str, dict[str, Any]] = {
+    "a write": {"verb": "write", "name": FIRST},
+    "a write that is cut short by a full disk": {"verb": "write", "name": FIRST, "error": errno.ENOSPC, "kept": 50},
+    "a sync": {"verb": "sync", "name": FIRST},
+    "the making of a file": {"verb": "create", "name": FIRST, "error": errno.EMFILE},
+    "the sync of the directory": {"verb": "sync_directory"},
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+async def test_a_failure_is_final_and_nothing_is_reported_as_durable(
+    open_log: Open, nursery: trio.Nursery, name: str
+) -> None:
+    opened = open_log()
+    fault = FAULTS[name]
+    opened.disk.fail(**fault)
+    opened.publish(b"x")
+    opened.log.submit("written", Durability.WRITTEN)
+    opened.log.submit("fsynced")
+    synced = await blocks(nursery, lambda: expect_failure(opened.log.sync))
+    with pytest.raises(StoreError, match=f"{os.strerror(fault.get('error', errno.EIO))}: the store has failed"):
+        await opened.log.run()
+    assert isinstance(opened.log.failed, StoreError)
+    assert opened.log.durable_end == 1
+    assert sorted(map(str, await committed(opened.log))) == ["fsynced", "written"]
+    with trio.fail_after(5):
+        await synced.wait()
+
+    calls = len(opened.disk.calls)
+    with pytest.raises(StoreError):
+        opened.log.begin(NOW_MS)
+    with pytest.raises(StoreError):
+        await opened.log.sync()
+    await opened.log.flush()
+    assert len(opened.disk.calls) == calls  # never tried again
+    assert opened.log.statistics.commits == 0
+
+
+async def expect_failure(wait: Callable[[], Awaitable[None]]) -> None:
+    with pytest.raises(StoreError):
+        await wait()
+
+
+async def test_what_waited_behind_the_failure_is_told_too(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    held = opened.disk.hold("sync")
+    opened.disk.fail("sync")
+    opened.log.submit("under way")
+    failed = await blocks(nursery, lambda: expect_failure(opened.log.run))
+    opened.publish(b"x")
+    opened.log.submit("behind it")
+    opened.log.submit("behind it, written", Durability.WRITTEN)
+    await reached(held)
+    held.release()
+    with trio.fail_after(5):
+        await failed.wait()
+    assert await committed(opened.log) == ["under way", "behind it", "behind it, written"]
+    assert opened.disk.count("write") == 1
+
+
+async def test_what_was_written_before_a_sync_failed_is_reported_once(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    held = opened.disk.hold("sync")
+    opened.disk.fail("sync")
+    opened.log.submit("written", Durability.WRITTEN)
+    opened.log.submit("fsynced")
+    failed = await blocks(nursery, lambda: expect_failure(opened.log.run))
+    assert await committed(opened.log) == ["written"]
+    held.release()
+    with trio.fail_after(5):
+        await failed.wait()
+    assert await committed(opened.log) == ["fsynced"]
+
+
+async def test_an_error_that_nobody_foresaw_ends_the_flusher_too(open_log: Open) -> None:
+    opened = open_log()
+    opened.log.snapshot = lambda: {"not plain data": object()}
+    opened.log._checkpoint_due = True
+    opened.publish(b"x")
+    opened.log.submit("fsynced")
+    with trio.fail_after(5), pytest.raises(StoreError, match="not JSON serializable"):
+        await opened.log.run()
+    assert await committed(opened.log) == ["fsynced"]
+    assert opened.log.durable_end == 1
+
+
+async def test_a_failure_to_save_the_checkpoint_is_a_failure(open_log: Open, tmp_path: Path) -> None:
+    opened = open_log()
+    opened.disk.fail("write", name="checkpoint.tmp", error=errno.ENOSPC)
+    opened.publish(b"x")
+    with pytest.raises(StoreError, match="No space left"):
+        await opened.log.flush()
+    opened.close()
+    assert recovered(tmp_path / "store")[1].positions == [1]
