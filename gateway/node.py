@@ -116,14 +116,17 @@ class Node:
         plane = DataPlane(services, publisher, self.longpoll)
         control_plane = ControlPlane(self._sources([data, control]))
 
+        async def serve(listener: Listener, connection: HttpConnection) -> None:
+            if listener.open > config.listen.connections_max:
+                await self._refuse(connection.stream)
+            else:
+                await self._serve_http(connection)
+
         async def serve_data(stream: OutboxStream, remote: str) -> None:
-            if data.open > config.listen.connections_max:
-                await self._refuse(stream)
-                return
-            await self._serve_http(HttpConnection(stream, remote, config.http, self.watchdog, plane, plane.upgrade))
+            await serve(data, HttpConnection(stream, remote, config.http, self.watchdog, plane, plane.upgrade))
 
         async def serve_control(stream: OutboxStream, remote: str) -> None:
-            await self._serve_http(HttpConnection(stream, remote, config.http, self.watchdog, control_plane))
+            await serve(control, HttpConnection(stream, remote, config.http, self.watchdog, control_plane))
 
         async with trio.open_nursery() as edges, trio.open_nursery() as flow:
             flow.start_soon(self.engine.run)
@@ -204,6 +207,8 @@ class Node:
         with trio.move_on_after(self.config.websocket.close_timeout_s):
             await self.connections.wait_empty()
             await self.admit.budget.wait_empty()
+            for http in list(self._http):
+                await http.wait_answered()
 
 
 def tune_interpreter() -> None:

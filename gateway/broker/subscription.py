@@ -84,6 +84,7 @@ class Subscription:
         self.deleted = False
         self.routed = 0
         self.counts = dict.fromkeys(Cause, 0)
+        self.oldest_known: tuple[int, int | None] = (0, None)  # position of the oldest unsettled message, its time
         self.in_flight = 0
         self.delayed = 0
         self.redelivered = 0
@@ -177,35 +178,37 @@ class Subscription:
         ranges = normalise(settle.ranges)
         for low, high in ranges:
             for lease in consumer.overlapping(low, high):
+                if not lease.started:
+                    continue  # nobody has seen it: its frame still waits for the socket
                 start, stop = lease.slice.within(low, high)
                 if start < stop:
                     met += stop - start
                     piece = self._cut_out(lease, start, stop)
-                    self._apply(consumer, piece, lease.started, settle, now, random)
+                    self._apply(consumer, piece, settle, now, random)
         return met, count(ranges) - met
 
     def _cut_out(self, lease: Lease, start: int, stop: int) -> Slice:
         """Take messages [start, stop) out of a lease; what is left of it keeps its deadline."""
         deadline = self._wheel.deadline_ms(lease)
+        assert deadline is not None  # it runs
         self._let_go(lease)
         piece = lease.slice
         if stop < len(piece):
             piece, after = piece.cut(stop)
-            self._lease_again(lease, after, deadline)
+            self._lease_again(lease.consumer, after, deadline)
         if start > 0:
             before, piece = piece.cut(start)
-            self._lease_again(lease, before, deadline)
+            self._lease_again(lease.consumer, before, deadline)
         return piece
 
-    def _lease_again(self, lease: Lease, piece: Slice, deadline: int | None) -> None:
-        again = Lease(lease.consumer, piece)
-        again.started = lease.started
-        lease.consumer.hold(again)
+    def _lease_again(self, consumer: Consumer, piece: Slice, deadline: int) -> None:
+        again = Lease(consumer, piece)
+        again.started = True
+        consumer.hold(again)
         self.in_flight += len(piece)
-        if deadline is not None:
-            self._wheel.add(again, deadline)
+        self._wheel.add(again, deadline)
 
-    def _apply(self, consumer: Consumer, piece: Slice, started: bool, settle: Settle, now: int, random: float) -> None:
+    def _apply(self, consumer: Consumer, piece: Slice, settle: Settle, now: int, random: float) -> None:
         match settle.verb:
             case Verb.ACK:
                 consumer.acked += len(piece)
@@ -218,12 +221,7 @@ class Subscription:
             case Verb.TERM:
                 self._doom(piece, "term", settle.reason)
             case Verb.EXTEND:
-                again = Lease(consumer, piece)
-                again.started = started
-                consumer.hold(again)
-                self.in_flight += len(piece)
-                if started:
-                    self._wheel.add(again, now + (settle.lease_ms or self.settings.lease_ms))
+                self._lease_again(consumer, piece, now + (settle.lease_ms or self.settings.lease_ms))
 
     def _let_go(self, lease: Lease) -> None:
         self._wheel.discard(lease)

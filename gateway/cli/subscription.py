@@ -70,7 +70,7 @@ def show(name: str, control_url: str) -> None:
 def delete(name: str, yes: bool, control_url: str) -> None:
     """Delete the subscription NAME and all it is due. Asks first where there is a terminal to ask."""
     if not yes and sys.stdin.isatty():
-        click.confirm(f"Delete {name} and everything that waits for it?", abort=True)
+        click.confirm(f"Delete {name} and everything that waits for it?", abort=True, err=True)
     call("DELETE", control_url, f"{ALL}/{path_of(name)}")
     click.echo(f"deleted {name}", err=True)
 

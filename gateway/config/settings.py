@@ -27,7 +27,9 @@ class Listen:
     control: str = setting("127.0.0.1:8081", "HOST:PORT of the control plane.")
     insecure: bool = setting(False, "Listen beyond loopback although there are no credentials yet.")
     backlog: int = setting(1024, "Connections the kernel holds until they are accepted.", 1, 65535)
-    connections_max: int = setting(20_000, "Open connections in total; one takes about 40 KiB.", 1, 1_000_000)
+    connections_max: int = setting(
+        20_000, "Open connections of each plane; an idle one takes about 26 KiB.", 1, 1_000_000
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 import trio
@@ -65,12 +66,23 @@ class MetricsCall:
     async def respond(self, request: Request) -> Response:
         media = OPENMETRICS if OPENMETRICS in request.headers.get("accept", "").lower() else PLAIN
         process = await trio.to_thread.run_sync(process_metrics)
-        text = await write(self._families(process), media)
+        views = await self._views()
+        text = await write(self._families(views, process), media)
         return Response(text, headers={"content-type": _CONTENT_TYPES[media], "vary": "accept"})
 
-    def _families(self, process: Iterable[Metric]) -> Iterator[Metric]:
+    async def _views(self) -> list[SubscriptionView]:
+        """The subscriptions that are shown, asked for in turns."""
         sources = self._sources
-        yield from subscription_metrics(sources.engine.subscriptions(sources.clock()), sources.clock())
+        views: list[SubscriptionView] = []
+        for view in islice(sources.engine.subscriptions(sources.clock()), SUBSCRIPTIONS_MAX):
+            views.append(view)
+            if len(views) % _TURN == 0:
+                await trio.lowlevel.checkpoint()
+        return views
+
+    def _families(self, views: Sequence[SubscriptionView], process: Iterable[Metric]) -> Iterator[Metric]:
+        sources = self._sources
+        yield from subscription_metrics(views, sources.engine.subscription_count(), sources.clock())
         yield from node_metrics(sources)
         yield from stage_metrics(sources)
         yield from flow_metrics(sources)
@@ -280,11 +292,10 @@ _GAUGES: Final = {
 }
 
 
-def subscription_metrics(views: Sequence[SubscriptionView], now: int) -> Iterator[Metric]:
-    """routed = acked + in flight + waiting + delayed + expired + dead-lettered, for each one."""
-    shown = views[:SUBSCRIPTIONS_MAX]
-    yield gauge("gateway_subscriptions", "Subscriptions there are.", len(views))
-    yield gauge("gateway_subscriptions_left_out", "Those not shown one by one.", len(views) - len(shown))
+def subscription_metrics(shown: Sequence[SubscriptionView], count: int, now: int) -> Iterator[Metric]:
+    """routed = acked + in flight + waiting + delayed + expired + dead-lettered, for each one; `count`: of all."""
+    yield gauge("gateway_subscriptions", "Subscriptions there are.", count)
+    yield gauge("gateway_subscriptions_left_out", "Those not shown one by one.", max(count - len(shown), 0))
     numbers = {view.name: view.statistics for view in shown}
     for name, text in _COUNTERS.items():
         yield counter(f"gateway_subscription_{name}_messages", text, _each(numbers, name), "subscription")

@@ -169,15 +169,19 @@ def _served(*classes: type) -> Iterator[tuple[str, Schema]]:
 
 def _schemas() -> dict[str, Schema]:
     settings = properties(SubscriptionSettings)
-    shown = {**settings, "dead_letter": {**settings["dead_letter"], "anyOf": [{"const": ""}, _TOPIC_TEXT]}}
-    shown["dead_letter"]["description"] = "Topic of its dead letters; an empty text is none."
+    dead_letter = {
+        "type": "string",
+        "description": "Topic of its dead letters; an empty text is none.",
+        "anyOf": [{"const": ""}, _TOPIC_TEXT],
+    }
     name = {"type": "string", "description": "Its name."}
     return {
-        "SubscriptionChange": _object(
-            settings, "Settings of a subscription; `topics` at least to create one.", required=False
-        ),
+        "SubscriptionChange": {
+            **_object(settings, "Settings of a subscription; `topics` at least to create one.", required=False),
+            "examples": [{"topics": ["trade.>"], "lease_ms": 60_000}],
+        },
         "Subscription": _object(
-            {"name": name, **shown, "statistics": ref("SubscriptionStatistics")},
+            {"name": name, **settings, "dead_letter": dead_letter, "statistics": ref("SubscriptionStatistics")},
             "A durable named reader, and where it stands.",
         ),
         **dict(_served(SubscriptionStatistics, ConnectionView, Probe, Health, Check)),

@@ -7,6 +7,7 @@ a publish costs one wake-up and not two, and a client that leaves while its pull
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Final, Protocol
 
 import structlog
@@ -85,19 +86,21 @@ class HttpConnection:
         finally:
             self._watchdog.discard(self)
             self._abandon()
+            self._responded.set()
             self.stream.abort()
 
     async def _serve(self) -> None:
         parser = self._parser
         self._deadline = self._watchdog.now + self._settings.idle_timeout_s
         while not self._ended:
-            if self._pending is not None and (parser.requests or parser.error):
+            if self._pending is not None and (parser.requests or parser.error or parser.expects_continue):
                 await self._responded.wait()  # pipelined: one after the other
             elif parser.requests:
                 request = parser.requests.popleft()
                 if request.upgrade and self._upgrade is not None:
                     await self._hand_over(request, self._upgrade)
                     return
+                request.keep_alive = request.keep_alive and not request.upgrade  # nothing is parsed behind that
                 await self._handle(request)
             elif parser.error is not None:
                 self._refuse(parser.error)
@@ -109,6 +112,7 @@ class HttpConnection:
         self._watchdog.discard(self)
         try:
             await upgrade(request, self._parser.rest, self.stream, self.remote)
+            self._ended = True  # a close frame that was sent must not be lost to a reset either
         except GatewayError as error:
             self._refuse(error)
 
@@ -216,6 +220,13 @@ class HttpConnection:
                     "request_timeout", f"the {part} did not arrive in time (http.{part.rstrip('s')}_timeout_s)"
                 )
             self._scope.cancel()
+
+    async def wait_answered(self) -> None:
+        """Wait until nothing is pending and what was answered is sent, or the connection has ended."""
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            if self._pending is not None:
+                await self._responded.wait()
+            await self.stream.wait_drained()
 
     def drain(self) -> None:
         """The gateway ends: finish what is pending, then close."""

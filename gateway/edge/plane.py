@@ -61,13 +61,8 @@ class DataPlane:
 
     def _no_upgrade(self, request: Request, connection: HttpConnection) -> None:
         if request.method in ("GET", "HEAD"):
-            error = GatewayError("upgrade_required", "this is a WebSocket endpoint; connect with a WebSocket client")
-            response = error_response(error)
-            assert response.headers is not None
-            response.headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
-            connection.respond(response)
-        else:
-            _wrong_method(request, connection, b"GET, OPTIONS")
+            raise GatewayError("upgrade_required", "this is a WebSocket endpoint; connect with a WebSocket client")
+        _wrong_method(request, connection, b"GET, OPTIONS")
 
     async def upgrade(self, request: Request, rest: bytes, stream: OutboxStream, remote: str) -> None:
         """Take a connection over for WebSocket. GatewayError refuses it."""

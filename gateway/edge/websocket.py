@@ -7,6 +7,7 @@ wait for the disk are written by the stage that knows them, so a client may have
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -35,6 +36,7 @@ from gateway.wire.websocket import text_frame
 _log = structlog.get_logger("gateway.websocket")
 ABNORMAL: Final = 1006
 GOING_AWAY: Final = 1001
+_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 @attrs.frozen
@@ -53,10 +55,10 @@ class Services:
 
 def check_upgrade(request: Request) -> None:
     """Refuse an upgrade that cannot become a session of this protocol."""
-    if request.method != "GET":
-        raise GatewayError("method_not_allowed", "a WebSocket handshake is a GET")
-    if request.header(b"sec-websocket-version") != b"13" or request.header(b"sec-websocket-key") is None:
-        raise GatewayError("upgrade_required", "the handshake needs Sec-WebSocket-Version: 13 and a Sec-WebSocket-Key")
+    if request.header(b"sec-websocket-version") != b"13":
+        raise GatewayError("upgrade_required", "the handshake needs Sec-WebSocket-Version: 13")
+    if _KEY.fullmatch(request.header(b"sec-websocket-key") or b"") is None:
+        raise GatewayError("bad_request", "the handshake needs a Sec-WebSocket-Key: 16 bytes in base64")
     offered = b",".join(value for name, value in request.headers if name == b"sec-websocket-protocol")
     if push_v1.SUBPROTOCOL.encode() not in [word.strip() for word in offered.split(b",")]:
         raise GatewayError(
@@ -85,7 +87,7 @@ class Session:
         self._consumers: dict[str, Consumer] = {}
         self._ws: trio_websocket.WebSocketConnection | None = None
         self._nursery: trio.Nursery | None = None
-        self._publishing = 0  # batches whose outcome is not known yet
+        self._unanswered = 0  # operations whose outcome is not known yet
         self._draining = False
         self._close_code = ABNORMAL
         self._closing = False
@@ -106,6 +108,8 @@ class Session:
                 try:
                     if await self._shake_hands(nursery):
                         await self._read()
+                    if self._closing:
+                        await trio.sleep_forever()  # until the closing handshake, which is under way, has ended
                 finally:
                     self._nursery = None  # it takes no more tasks: the connection is over
                 nursery.cancel_scope.cancel()
@@ -147,7 +151,6 @@ class Session:
         """Everything the client held goes back at once."""
         services = self._services
         services.watchdog.discard(self)
-        self._stream.abort()
         now = services.clock()
         for consumer in self._consumers.values():
             services.engine.detach(consumer, now)
@@ -192,15 +195,15 @@ class Session:
         batch = Batch(operation.messages, operation.durability, size, done)
         for index, error in operation.errors.items():
             batch.answer(index, error)
-        self._publishing += 1
+        self._unanswered += 1
         try:
             await self._services.admit.submit(batch)
         except BaseException:
-            self._publishing -= 1
+            self._unanswered -= 1
             raise
 
     def _published(self, reference: push_v1.Reference, batch: Batch) -> None:
-        self._publishing -= 1
+        self._unanswered -= 1
         if reference is not None:
             self._offer(push_v1.encode_published(reference, batch))
         else:  # nobody asked for an answer, but an error is never silent
@@ -253,19 +256,22 @@ class Session:
         done = None
         if operation.id is not None:
             done = partial(self._settled, operation.id, settle.verb)
+            self._unanswered += 1
         await self._services.settle.put(Settlement(consumer, [settle], done))
         self._perhaps_drained()
 
     def _settled(self, reference: push_v1.Reference, verb: Verb, settlement: Settlement) -> None:
+        self._unanswered -= 1
         if settlement.error is not None:
             self._offer(push_v1.encode_error(settlement.error, reference))
         else:
             self._offer(push_v1.encode_settled(reference, verb, settlement))
+        self._perhaps_drained()
 
     # ----------------------------------------------------------------------------------------------- sending
 
     def _offer(self, payload: bytes) -> None:
-        if not self._closing:
+        if not self._closing and self._ws is not None:  # before the handshake there are no frames
             self._stream.offer(text_frame(payload))
 
     def _deliver(self, delivery: Delivery) -> None:
@@ -294,13 +300,14 @@ class Session:
         self._close_code = code
         for consumer in self._consumers.values():
             consumer.block()
-        self._nursery.start_soon(self._close, code, reason)
+        self._nursery.start_soon(self._close, code, reason, self._nursery.cancel_scope)
 
-    async def _close(self, code: int, reason: str) -> None:
+    async def _close(self, code: int, reason: str, life: trio.CancelScope) -> None:
         with trio.move_on_after(self._settings.close_timeout_s):
             if self._ws is not None:
                 await self._ws.aclose(code, _short(reason))
         self._stream.abort()
+        life.cancel()
 
     def drain(self) -> None:
         """Say so, deliver no more, and close once nothing is under way."""
@@ -312,7 +319,7 @@ class Session:
         self._perhaps_drained()
 
     def _perhaps_drained(self) -> None:
-        if self._draining and not self._publishing and not any(c.in_flight for c in self._consumers.values()):
+        if self._draining and not self._unanswered and not any(c.in_flight for c in self._consumers.values()):
             self.close(3013, "drained")
 
     def check(self, now: float) -> None:
@@ -322,6 +329,8 @@ class Session:
         elif now >= self._next_ping and not self._closing and self._ws is not None and self._nursery is not None:
             self._next_ping = now + self._settings.heartbeat_s
             self._nursery.start_soon(self._ping)
+        elif self._ws is None and self._nursery is not None and self._stream.closed:
+            self._nursery.cancel_scope.cancel()  # the library refused the handshake, and would wait for another
         if self._draining:
             self._perhaps_drained()
 

@@ -6,7 +6,7 @@ milliseconds since the epoch, from the node's clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -97,7 +97,10 @@ class Engine(Protocol):
     def subscription_exists(self, name: str) -> None:
         """Raises GatewayError `subscription_not_found` where there is none of this name."""
 
-    def subscriptions(self, now: int) -> list[SubscriptionView]: ...
+    def subscription_count(self) -> int: ...
+
+    def subscriptions(self, now: int) -> Iterator[SubscriptionView]:
+        """All of them by name, each made when it is asked for, so that a long list can be made in turns."""
 
     # consumers
     def attach(

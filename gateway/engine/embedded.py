@@ -7,7 +7,7 @@ calls that change subscriptions wait for the disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import random
 from typing import Any, cast
 
@@ -198,13 +198,21 @@ class EmbeddedEngine:
     def subscription_exists(self, name: str) -> None:
         self._catalogue.known(name)
 
-    def subscriptions(self, now: int) -> list[SubscriptionView]:
-        return [self._view(s, now) for s in sorted(self._catalogue, key=lambda s: s.name)]
+    def subscription_count(self) -> int:
+        return len(self._catalogue.by_name)
+
+    def subscriptions(self, now: int) -> Iterator[SubscriptionView]:
+        for name in sorted(self._catalogue.by_name):
+            if name in self._catalogue.by_name:  # others ran since
+                yield self.subscription(name, now)
 
     def _view(self, s: Subscription, now: int) -> SubscriptionView:
         oldest = s.oldest(self._log.segments, self._log.durable_end)
-        oldest_ms = None if oldest is None else decode_stored(self._reader.one_now(oldest)).time_ms
-        return SubscriptionView(s.name, s.settings, s.statistics(self._log.segments, now, oldest_ms))
+        if oldest is None:
+            s.oldest_known = (0, None)
+        elif s.oldest_known[0] != oldest:  # found out once, for it may stand on the disk
+            s.oldest_known = (oldest, decode_stored(self._reader.one_now(oldest)).time_ms)
+        return SubscriptionView(s.name, s.settings, s.statistics(self._log.segments, now, s.oldest_known[1]))
 
     # -------------------------------------------------------------------------------------------- consumers
 

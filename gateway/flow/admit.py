@@ -43,14 +43,18 @@ class Admit:
 
     async def submit(self, batch: Batch) -> None:
         """Send `batch` on its way; its `done` will be called. Raises GatewayError where there is no room for it."""
-        if self.closed:
-            raise self.closed
-        await self.budget.take(batch.size, self._wait_s)
-        batch.on_finished = self.budget.give
         try:
-            self.ring.put_nowait(batch, len(batch.messages))
-        except trio.WouldBlock:
-            await self._wait_for_place(batch)
+            if self.closed:
+                raise self.closed
+            await self.budget.take(batch.size, self._wait_s)
+            batch.on_finished = self.budget.give
+            try:
+                self.ring.put_nowait(batch, len(batch.messages))
+            except trio.WouldBlock:
+                await self._wait_for_place(batch)
+        except GatewayError:
+            self.ring.count_refused(len(batch.messages))
+            raise
 
     async def _wait_for_place(self, batch: Batch) -> None:
         sent = False

@@ -62,7 +62,10 @@ class Request:
 
     @property
     def path(self) -> bytes:
-        return self.target.partition(b"?")[0]
+        path = self.target.partition(b"?")[0]
+        if path[:4].lower() == b"http":  # the absolute form (RFC 9112 §3.2.2)
+            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
+        return path
 
     @property
     def query(self) -> bytes:
@@ -177,7 +180,12 @@ class RequestParser:
         if length is not None and (not length.isdigit() or int(length) > self.limits.body_bytes_max):
             raise self._too_large()
         upgrade = telling.get(b"upgrade")
-        request.upgrade = upgrade is not None and upgrade.lower() == b"websocket" and parser.should_upgrade()
+        request.upgrade = (
+            upgrade is not None
+            and upgrade.lower() == b"websocket"
+            and parser.should_upgrade()
+            and (request.method, request.version) == ("GET", "1.1")  # RFC 6455 §4.2.1; otherwise it is not taken
+        )
         expect = telling.get(b"expect")
         if expect is not None:
             if expect.lower() != b"100-continue":
@@ -266,4 +274,6 @@ def error_response(error: GatewayError) -> Response:
     headers = [(b"content-type", b"application/json")]
     if status in (429, 503) and error.kind.temporary:
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    if error.code == "upgrade_required":  # RFC 9110 §15.5.22, RFC 6455 §4.4
+        headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-version", b"13")]
     return Response(status, error.as_json(), headers)

@@ -67,8 +67,11 @@ class RawHttp:
             status_line, *fields = lines.decode("latin-1").split("\r\n")
             version, status, _phrase = status_line.split(" ", 2)
             assert version == "HTTP/1.1"
-            headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
-            assert len(headers) == len(fields), f"a header twice: {fields}"
+            headers: dict[str, str] = {}
+            for field in fields:
+                name, _, value = field.partition(": ")
+                key = name.lower()
+                headers[key] = f"{headers[key]}, {value}" if key in headers else value
             size = 0 if head else int(headers.get("content-length", "0"))
             while len(self.buffer) < size:
                 await self._more()

@@ -110,6 +110,23 @@ def test_chunks_are_joined_and_extensions_and_trailers_are_not_taken() -> None:
     assert [value for name, value in request.headers if name == b"host"] == [b"gateway"]
 
 
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        (b"/v1/messages", b"/v1/messages", b""),
+        (b"/v1/messages?a=/b?c", b"/v1/messages", b"a=/b?c"),
+        (b"http://gateway:8080/v1/messages?a=b", b"/v1/messages", b"a=b"),
+        (b"HTTPS://gateway/", b"/", b""),
+        (b"http://gateway", b"/", b""),
+        (b"*", b"*", b""),
+        (b"/http://x/y", b"/http://x/y", b""),
+    ],
+)
+def test_a_target_has_a_path_and_a_query_in_whichever_form(target: bytes, path: bytes, query: bytes) -> None:
+    request = only(parse(b"OPTIONS " + target + b" HTTP/1.1\r\nHost: gateway\r\n\r\n"))
+    assert (request.path, request.query) == (path, query)
+
+
 def test_the_parser_says_where_it_stands() -> None:
     parser = parse(b"POST / HTTP/1.1\r\nHo")
     assert (parser.started, parser.in_body) == (True, False)
