@@ -40,6 +40,23 @@ def walk(
     return (), max(front, limit)
 
 
+def fit(segments: Sequence[Segment], positions: Sequence[int], size_max: int) -> Sequence[int]:
+    """The first of `positions`, all of one segment, that have at most `size_max` bytes on disk; at least one."""
+    return _fit(_segment_of(segments, positions), positions, size_max)
+
+
+def measure(segments: Sequence[Segment], positions: Sequence[int]) -> int:
+    """Bytes on disk of `positions`, all of one segment."""
+    segment = _segment_of(segments, positions)
+    if isinstance(positions, range):
+        return segment.spread(positions[0], positions[-1] + 1)
+    return sum(segment.spread(position, position + 1) for position in positions)
+
+
+def _segment_of(segments: Sequence[Segment], positions: Sequence[int]) -> Segment:
+    return segments[bisect_right(segments, positions[0], key=_BASE) - 1]
+
+
 def _within(segment: Segment, number: int, front: int, limit: int, settled: RangeSet, count_max: int) -> Sequence[int]:
     queue = segment.queues.get(number)
     if not queue:

@@ -21,7 +21,7 @@ from operator import attrgetter
 import attrs
 
 from gateway.broker.lease import Consumer, Lease, Returned, Slice
-from gateway.broker.queue import walk
+from gateway.broker.queue import fit, measure, walk
 from gateway.kit.backoff import redelivery_ms
 from gateway.kit.ranges import RangeSet, count, normalise
 from gateway.kit.topics import matches
@@ -107,12 +107,15 @@ class Subscription:
     ) -> list[Lease]:
         """Lease the next messages to `consumer`: what came back first, then new ones; none where nothing is due.
 
-        `limit`: positions below it are durable. The leases start with `start`.
+        At most `count_max`, and at most `size_max` bytes on disk (but at least one). `limit`: positions below it are
+        durable. The leases start with `start`.
         """
         leases: list[Lease] = []
         count_max = min(count_max, consumer.credit)
         for _ in range(_ROUNDS_MAX):
             if count_max <= 0:
+                break
+            if leases and measure(segments, self._ready[0][1].positions[:1]) > size_max:
                 break
             piece = self._next(segments, limit, count_max, size_max, now)
             if piece is None:
@@ -125,13 +128,16 @@ class Subscription:
                 leases.append(lease)
             if leases and not self._ready:
                 break  # new messages of one segment are one frame; the rest is the next frame's
+            if leases:
+                size_max -= measure(segments, piece.positions)
         return leases
 
     def _next(self, segments: Sequence[Segment], limit: int, count_max: int, size_max: int, now: int) -> Slice | None:
         if self._ready:
             _, piece = heapq.heappop(self._ready)
-            if len(piece) > count_max:
-                piece, rest = piece.cut(count_max)
+            taken = len(fit(segments, piece.positions[:count_max], size_max))
+            if taken < len(piece):
+                piece, rest = piece.cut(taken)
                 heapq.heappush(self._ready, (rest.first, rest))
             return piece
         if self.front >= limit:

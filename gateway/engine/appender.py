@@ -163,7 +163,7 @@ def _mark(
     flags: list[int] = []
     stored: list[bytes] = []
     for position, (message, body) in enumerate(zip(messages, bodies, strict=True), first):
-        flag = Flag.OWN_ID if message.id is not None else Flag.NONE
+        flag: int = Flag.OWN_ID if message.id is not None else Flag.NONE
         if message.delay_ms or message.ttl_ms:
             flag |= Flag.TIMED
             due_ms = now + message.delay_ms if message.delay_ms else 0
@@ -172,5 +172,5 @@ def _mark(
             stored.append(records.with_times(body, due_ms, expires_ms))
         else:
             stored.append(body)
-        flags.append(int(flag))
+        flags.append(flag)
     return flags, stored
