@@ -90,8 +90,8 @@ class Node:
 
     async def run(self) -> None:
         """From opening the store to its last sync. Raises ConfigError, StoreLockedError or StoreError."""
+        await self.engine.open()
         try:
-            await self.engine.open()
             await self._run()
         finally:
             with trio.CancelScope(shield=True):

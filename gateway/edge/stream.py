@@ -175,10 +175,6 @@ class OutboxStream(trio.abc.Stream):
             self._drained.set()
             self._drained = None
 
-    @property
-    def closed(self) -> bool:
-        return self._closed
-
     def shutdown(self) -> None:
         """No more will be sent; the peer sees the end behind what was."""
         try:

@@ -31,11 +31,13 @@ from gateway.model import Batch, Delivery, Settlement, Verb
 from gateway.wire import push_v1
 from gateway.wire.http import Request
 from gateway.wire.push_v1 import BadOperationError
-from gateway.wire.websocket import text_frame
+from gateway.wire.websocket import close_frame, text_frame
 
 _log = structlog.get_logger("gateway.websocket")
 ABNORMAL: Final = 1006
 GOING_AWAY: Final = 1001
+_FAILED: Final = (1002, 1007)
+"""A client that speaks no WebSocket, or text that is not UTF-8: the library ends, but does not say so."""
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
@@ -73,6 +75,31 @@ def replay(request: Request) -> bytes:
     return head + b"".join(b"%b: %b\r\n" % header for header in request.headers) + b"\r\n"
 
 
+class BorrowedStream(trio.abc.Stream):
+    """The stream as trio-websocket has it: closing it ends the library's use of it, and leaves us the last word."""
+
+    __slots__ = ("_stream", "closed")
+
+    def __init__(self, stream: OutboxStream) -> None:
+        self.closed = False
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self.closed:
+            raise trio.ClosedResourceError
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_drained()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
 class Session:
     """One connection from its upgrade to its end."""
 
@@ -81,6 +108,7 @@ class Session:
         self._services = services
         self._settings = services.config.websocket
         self._stream = stream
+        self._borrowed = BorrowedStream(stream)
         self._remote = remote
         self._client = ""
         self._since_ms = services.clock()
@@ -124,7 +152,7 @@ class Session:
         with trio.move_on_after(self._settings.handshake_timeout_s):
             handshake = await trio_websocket.wrap_server_stream(
                 nursery,
-                self._stream,
+                self._borrowed,
                 max_message_size=self._settings.frame_bytes_max,
                 receive_buffer_size=RECEIVE_BYTES,
             )
@@ -141,11 +169,15 @@ class Session:
             while True:
                 frame = await self._ws.get_message()
                 await self._carry_out(frame)
+                if self._closing:
+                    return
                 if self._stream.unsent > unsent_max:
                     await self._stream.wait_drained()  # a client that does not read its answers gets no more of them
         except trio_websocket.ConnectionClosed as closed:
             if not self._closing and closed.reason is not None:
                 self._close_code = closed.reason.code
+                if self._close_code in _FAILED:
+                    self._stream.offer(close_frame(self._close_code))
 
     def _leave(self) -> None:
         """Everything the client held goes back at once."""
@@ -329,7 +361,7 @@ class Session:
         elif now >= self._next_ping and not self._closing and self._ws is not None and self._nursery is not None:
             self._next_ping = now + self._settings.heartbeat_s
             self._nursery.start_soon(self._ping)
-        elif self._ws is None and self._nursery is not None and self._stream.closed:
+        elif self._ws is None and self._nursery is not None and self._borrowed.closed:
             self._nursery.cancel_scope.cancel()  # the library refused the handshake, and would wait for another
         if self._draining:
             self._perhaps_drained()

@@ -61,7 +61,7 @@ class Engine(Protocol):
 
     # life
     async def open(self) -> None:
-        """Lock and recover. Raises StoreLockedError or StoreError."""
+        """Lock and recover. Raises StoreLockedError or StoreError, and then holds nothing."""
 
     async def run(self) -> None:
         """The flusher. Ends only by cancellation, or by StoreError when the store has failed."""

@@ -67,15 +67,19 @@ class EmbeddedEngine:
 
     async def open(self) -> None:
         self._opened_ms = self._clock()
-        await trio.to_thread.run_sync(self._log.open, self, self._opened_ms)
-        self._log.start()
-        self._bodies.restart(self._log.end)
-        for subscription in self._catalogue:
-            if subscription.unfilled:  # the crash came before its past was found
-                await self._fill(subscription)
-            else:
-                for segment in self._log.segments:
-                    segment.backfill(subscription.number, subscription.backfill)
+        try:
+            await trio.to_thread.run_sync(self._log.open, self, self._opened_ms)
+            self._log.start()
+            self._bodies.restart(self._log.end)
+            for subscription in self._catalogue:
+                if subscription.unfilled:  # the crash came before its past was found
+                    await self._fill(subscription)
+                else:
+                    for segment in self._log.segments:
+                        segment.backfill(subscription.number, subscription.backfill)
+        except BaseException:
+            self._log.close()
+            raise
 
     async def run(self) -> None:
         await self._log.run()

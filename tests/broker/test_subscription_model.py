@@ -437,6 +437,13 @@ class SubscriptionMachine(RuleBasedStateMachine):
     # -------------------------------------------------------------------------------------------------- agreement
 
     @invariant()
+    def agree(self) -> None:
+        self.every_message_is_in_one_hand()
+        self.every_consumer_holds_what_it_was_leased_and_no_more_than_its_window()
+        self.whatever_runs_stands_in_the_wheel_and_nothing_else()
+        self.what_is_settled_is_told_by_the_fewest_ranges()
+        self.the_oldest_is_the_first_that_is_not_settled()
+
     def every_message_is_in_one_hand(self) -> None:
         shown = attrs.asdict(self.subscription.statistics(self.segments, self.now, None))
         hands = Counter(known.hand for known in self.known.values())
@@ -454,7 +461,6 @@ class SubscriptionMachine(RuleBasedStateMachine):
         }
         assert shown == expected
 
-    @invariant()
     def every_consumer_holds_what_it_was_leased_and_no_more_than_its_window(self) -> None:
         for consumer in self.consumers:
             held = [position for lease in consumer.leases for position in lease.slice.positions]
@@ -464,7 +470,6 @@ class SubscriptionMachine(RuleBasedStateMachine):
         takers = [consumer for consumer in self.consumers if consumer.credit > 0]
         assert set(self.subscription.takers) == set(takers)
 
-    @invariant()
     def whatever_runs_stands_in_the_wheel_and_nothing_else(self) -> None:
         leases = [lease for consumer in self.consumers for lease in consumer.leases]
         for lease in leases:
@@ -473,7 +478,6 @@ class SubscriptionMachine(RuleBasedStateMachine):
         in_wheel = sum(lease.started for lease in leases) + len(self.subscription._delays)
         assert len(self.wheel) == in_wheel
 
-    @invariant()
     def what_is_settled_is_told_by_the_fewest_ranges(self) -> None:
         """Each message's range reaches back to the one before it, so foreign positions leave no gaps."""
         low = 0 if self.past else self.created
@@ -486,7 +490,6 @@ class SubscriptionMachine(RuleBasedStateMachine):
         if not self.in_hand(*set(Hand) - SETTLED.keys()):
             assert not self.subscription.settled
 
-    @invariant()
     def the_oldest_is_the_first_that_is_not_settled(self) -> None:
         due = [p for p, known in self.known.items() if known.hand not in SETTLED and p < self.limit]
         assert self.subscription.oldest(self.segments, self.limit) == min(due, default=None)

@@ -77,9 +77,12 @@ class GatewayProcess:
 
     def terminate(self, number: int = signal.SIGTERM) -> int:
         """A polite end; the exit status."""
+        self.signal(number)
         assert self._process is not None
-        os.kill(self._process.pid, number)
         return self._process.wait(timeout=30)
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
 
     def put_subscription(self, name: str, **settings: Any) -> None:
         httpx.put(f"{self.control}/v1/subscriptions/{name}", json=settings).raise_for_status()

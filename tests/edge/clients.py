@@ -97,13 +97,17 @@ def _closed(closed: trio_websocket.ConnectionClosed) -> ClosedError:
 
 @asynccontextmanager
 async def connect_trio_websocket(address: str) -> AsyncIterator[WebSocketClient]:
-    async with trio_websocket.open_websocket_url(
-        f"ws://{address}/v1/connect", subprotocols=["push.v1.json"], max_message_size=2**26
-    ) as connection:
+    host, _, port = address.rpartition(":")
+    async with await trio.open_tcp_stream(host, int(port)) as stream, trio.open_nursery() as nursery:
+        # the stream is ours, because the library's own is left open where the other side closes first
+        connection = await trio_websocket.wrap_client_stream(
+            nursery, stream, address, "/v1/connect", subprotocols=["push.v1.json"], max_message_size=2**26
+        )
         assert connection.subprotocol == "push.v1.json"
         client = TrioWebSocketClient(connection)
         client.welcome = await client.receive()
         yield client
+        await connection.aclose()
 
 
 class WebsocketsClient:

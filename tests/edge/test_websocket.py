@@ -88,14 +88,16 @@ async def test_a_hello_is_answered_and_names_the_client(node: Node, connect: Con
         assert connection.view().client == "test/1"
 
 
-async def test_frames_behind_the_handshake_in_one_packet_are_not_lost(node: Node) -> None:
+async def test_frames_that_come_with_the_handshake_are_not_lost(node: Node) -> None:
+    """A client must not send any yet (RFC 6455 §4.1); one that does has them read with its next."""
     async with open_http(node.address) as http:
         hello = masked_frame(TEXT, b'{"op":"hello","id":1}')
         await http.send(request_bytes("GET", "/v1/connect", headers=HANDSHAKE) + hello)
         assert (await http.answer()).status == 101
         client = RawWebSocket(http)
         assert (await client.receive())["op"] == "welcome"
-        assert await client.receive() == {"op": "ok", "id": 1}
+        await client.send({"op": "hello", "id": 2})
+        assert [(await client.receive())["id"], (await client.receive())["id"]] == [1, 2]
 
 
 # ------------------------------------------------------------------------------------------------------ subscribe
@@ -217,8 +219,7 @@ async def test_every_verb_is_answered_with_its_counts(node: Node, connect: Conne
             (settle("ack", id=7), {"acked": 0, "unknown": 0}),
         ]:
             assert await call(client, operation) == {"op": "ok", "id": operation["id"], **counts}
-    found = statistics(node)
-    assert (found.acked, found.delayed, found.dead_lettered, found.waiting) == (4, 2, 1, 1)
+    await until(node, acked=4, delayed=2, dead_lettered=1, waiting=1)
 
 
 async def test_a_settling_operation_without_an_id_is_not_answered(node: Node, connect: Connect) -> None:
@@ -353,7 +354,7 @@ async def test_a_batch_beyond_the_limits_is_refused_whole(start_node: StartNode,
         assert (await call(client, publish(1, 2, 3, id=1)))["positions"] == [1, 3]
         assert (await call(client, publish(1, 2, 3, 4, id=2)))["code"] == "batch_too_large"
         assert (await call(client, publish(*["x" * 700] * 3, id=3)))["code"] == "batch_too_large"
-        answer = await call(client, publish("x" * 1022, "x" * 1023, id=4))
+        answer = await call(client, publish("x" * 900, "x" * 1023, id=4))
         assert answer["results"][0]["position"] == 4
         assert answer["results"][1]["error"]["code"] == "payload_too_large"
         assert (await call(client, publish(id=5)))["code"] == "bad_request"
@@ -690,14 +691,14 @@ async def test_a_client_that_does_not_read_its_answers_is_not_read_from(start_no
     node = await start_node({"websocket.unsent_bytes_max": 65536})
     async with untouched(node), open_raw_websocket(node.address) as client:
         hello = masked_frame(TEXT, orjson.dumps({"op": "hello", "id": "x" * 1_000_000}))
-        with trio.move_on_after(5) as scope:
-            for _ in range(100):
-                with trio.fail_after(PATIENCE):
-                    await client.send_bytes(hello)
-            scope.cancel()
-            pytest.fail("the gateway read everything")
-        unsent = max(connection.view().unsent_bytes for connection in node.connections)
-        assert unsent < 3_000_000
+        sent = 0
+        with trio.move_on_after(PATIENCE) as patience:
+            while sent < 100:
+                await client.send_bytes(hello)
+                sent += 1
+                patience.deadline = trio.current_time() + PATIENCE
+        assert sent < 100
+        assert max(connection.view().unsent_bytes for connection in node.connections) < 3_000_000
 
 
 async def test_a_client_that_takes_nothing_is_cut(start_node: StartNode) -> None:
@@ -721,8 +722,3 @@ async def test_a_refused_client_of_a_library_says_so(node: Node) -> None:
     assert caught.value.status_code == 400
     assert caught.value.body is not None
     assert orjson.loads(caught.value.body)["code"] == "bad_request"
-
-
-async def use(client: WebSocketClient) -> None:
-    with pytest.raises(ClosedError):
-        await client.receive()
