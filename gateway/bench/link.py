@@ -12,8 +12,6 @@ from gateway.bench.frames import CLOSE, PING, PONG, TEXT, FrameReader, Handshake
 from gateway.bench.plan import PATH, Address
 from gateway.edge.stream import OutboxStream
 
-RECEIVE_BYTES: Final = 256 * 1024
-"""One read takes the largest delivery frame."""
 HANDSHAKE_S: Final = 20.0
 """Thousands of connections are opened at once, and the gateway takes them one after the other."""
 _CLOSE_S: Final = 2.0
@@ -48,16 +46,17 @@ class WebSocketLink:
         with trio.move_on_after(HANDSHAKE_S):
             link = cls(await dial(address, nursery))
             try:
-                await link._shake_hands(Handshake(address.netloc, PATH))
-                while not await link.receive():
-                    pass
+                welcome = await link._shake_hands(Handshake(address.netloc, PATH))
+                while not welcome:
+                    welcome = await link.receive()
             except BaseException:
                 link.abort()
                 raise
             return link
         raise LinkLostError(f"{address.netloc}: no answer to the handshake within {HANDSHAKE_S:g} s")
 
-    async def _shake_hands(self, handshake: Handshake) -> None:
+    async def _shake_hands(self, handshake: Handshake) -> list[bytes]:
+        """The frames that came behind the answer."""
         self._stream.offer(handshake.request)
         answer = b""
         while _END_OF_HEAD not in answer:
@@ -66,11 +65,11 @@ class WebSocketLink:
         wrong = handshake.check(head)
         if wrong:
             raise LinkLostError(wrong)
-        self._stream.push_back(rest)
+        return self._hear(rest)
 
     async def _receive_some(self) -> bytes:
         try:
-            data = await self._stream.receive_some(RECEIVE_BYTES)
+            data = await self._stream.receive_some()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise LinkLostError(f"the connection broke: {error}") from None
         if not data:
@@ -94,8 +93,11 @@ class WebSocketLink:
 
     async def receive(self) -> list[bytes]:
         """The text frames of the next read; pings are answered. Raises LinkLostError at the end."""
+        return self._hear(await self._receive_some())
+
+    def _hear(self, data: bytes) -> list[bytes]:
         texts: list[bytes] = []
-        for opcode, payload in self._reader.feed(await self._receive_some()):
+        for opcode, payload in self._reader.feed(data):
             if opcode == TEXT:
                 texts.append(payload)
             elif opcode == PING:
@@ -149,7 +151,7 @@ class HttpLink:
         answer = b""
         try:
             while True:
-                data = await self._stream.receive_some(RECEIVE_BYTES)
+                data = await self._stream.receive_some()
                 if not data:
                     raise LinkLostError("the gateway ended the connection")
                 answer = answer + data if answer else data

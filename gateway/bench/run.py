@@ -44,6 +44,8 @@ class Server:
     cpu_us_per_message: float | None
     cpu_share: float | None
     """Of one core."""
+    acked: float | None
+    """Messages that consumers settled, as the gateway counts them."""
     commits: float | None
     messages_per_commit: float | None
     commit_ms: float | None
@@ -247,6 +249,7 @@ class Run:
         return Server(
             cpu_us_per_message=_ratio(cpu_s, messages, 1e6),
             cpu_share=_ratio(cpu_s, passed_s),
+            acked=grown(vitals.ACKED),
             commits=commits,
             messages_per_commit=_ratio(messages, commits),
             commit_ms=_ratio(grown(vitals.COMMIT_SECONDS), commits, 1e3),

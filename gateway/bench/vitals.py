@@ -18,6 +18,7 @@ _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 COMMITS: Final = "gateway_log_commit_seconds_count"
 COMMIT_SECONDS: Final = "gateway_log_commit_seconds_sum"
+ACKED: Final = 'gateway_settled_messages_total{verb="ack"}'
 PAUSE_SECONDS: Final = "gateway_gc_pause_seconds_total"
 PAUSE_MAX_SECONDS: Final = "gateway_gc_pause_max_seconds"
 COLLECTIONS: Final = "gateway_gc_collections_total"
@@ -35,8 +36,8 @@ class Vitals:
     """Sample as the metrics name it, labels included -> value."""
 
     def total(self, name: str) -> float | None:
-        """The sum of a metric over its labels; None where it is not shown."""
-        values = [value for sample, value in self.metrics.items() if sample.partition("{")[0] == name]
+        """The value of one sample, or the sum of a metric over its labels; None where it is not shown."""
+        values = [value for sample, value in self.metrics.items() if name in (sample, sample.partition("{")[0])]
         return sum(values) if values else None
 
 

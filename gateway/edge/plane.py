@@ -71,7 +71,7 @@ class DataPlane:
         check_upgrade(request)
         if self._services.admit.closed:
             raise self._services.admit.closed
-        await Session(self._services, stream, remote).serve(request, rest)
+        await Session(self._services, request, rest, stream, remote).serve()
 
 
 def _name(match: re.Match[bytes]) -> str:

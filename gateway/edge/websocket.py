@@ -76,17 +76,31 @@ def replay(request: Request) -> bytes:
 
 
 class BorrowedStream(trio.abc.Stream):
-    """The stream as trio-websocket has it: closing it ends the library's use of it, and leaves us the last word."""
+    """The stream as trio-websocket has it: first the handshake that we have read already, and behind it the rest.
 
-    __slots__ = ("_stream", "closed")
+    Closing it ends the library's use of it only, and leaves us the last word.
+    """
 
-    def __init__(self, stream: OutboxStream) -> None:
+    __slots__ = ("_handshake", "_rest", "_stream", "accepted", "closed")
+
+    def __init__(self, stream: OutboxStream, handshake: bytes, rest: bytes) -> None:
+        self.accepted = trio.Event()  # before that, the library would drop what comes behind the handshake
         self.closed = False
         self._stream = stream
+        self._handshake = handshake
+        self._rest = rest
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         if self.closed:
             raise trio.ClosedResourceError
+        if self._handshake:
+            data, self._handshake = self._handshake, b""
+            return data
+        if not self.accepted.is_set():
+            await self.accepted.wait()
+        if self._rest:
+            data, self._rest = self._rest, b""
+            return data
         return await self._stream.receive_some(max_bytes)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -103,12 +117,12 @@ class BorrowedStream(trio.abc.Stream):
 class Session:
     """One connection from its upgrade to its end."""
 
-    def __init__(self, services: Services, stream: OutboxStream, remote: str) -> None:
+    def __init__(self, services: Services, request: Request, rest: bytes, stream: OutboxStream, remote: str) -> None:
         self.name = services.connections.new_name()
         self._services = services
         self._settings = services.config.websocket
         self._stream = stream
-        self._borrowed = BorrowedStream(stream)
+        self._borrowed = BorrowedStream(stream, replay(request), rest)
         self._remote = remote
         self._client = ""
         self._since_ms = services.clock()
@@ -124,10 +138,9 @@ class Session:
 
     # ------------------------------------------------------------------------------------------------ life
 
-    async def serve(self, request: Request, rest: bytes) -> None:
+    async def serve(self) -> None:
         """The whole life of the connection. Raises nothing but cancellation."""
         services = self._services
-        self._stream.push_back(replay(request) + rest)
         services.connections.add(self)
         services.watchdog.add(self)
         try:
@@ -157,6 +170,7 @@ class Session:
                 receive_buffer_size=RECEIVE_BYTES,
             )
             self._ws = await handshake.accept(subprotocol=push_v1.SUBPROTOCOL)
+            self._borrowed.accepted.set()
             limits = attrs.asdict(self._services.config.limits)
             self._offer(push_v1.encode_welcome(self.name, self._services.node, self._settings.heartbeat_s, limits))
             return True

@@ -42,6 +42,7 @@ def check_sums(figures: dict[str, Any], messages: int, deliveries: int) -> None:
     assert figures["complete"] is True
     assert (figures["published"], figures["refused"], figures["received"]) == (messages, 0, deliveries)
     assert (figures["lost"], figures["duplicates"], figures["invented"]) == (0, 0, 0)
+    assert figures["server"]["acked"] == deliveries
     assert figures["published_per_s"] * figures["elapsed_s"] == pytest.approx(messages, rel=0.01)
     for latency in [figures["confirm"], *([figures["delivery"]] if deliveries else [])]:
         order = [latency[name] for name in ("p50_ms", "p90_ms", "p99_ms", "p99_9_ms", "max_ms")]

@@ -75,6 +75,12 @@ def test_positions_are_told_as_ranges(positions: list[int], ranges: list[tuple[i
     assert read_delivery(delivery_frame(positions, [1] * len(positions))).ranges == ranges
 
 
+@pytest.mark.parametrize("positions", [[8, 9, 10], [9, 10], [99, 100, 101], [7, 8, 12]])
+def test_stamps_are_found_where_positions_gain_a_digit(positions: list[int]) -> None:
+    stamps = [71, 72, 73][: len(positions)]
+    assert read_delivery(delivery_frame(positions, stamps)).stamps == {b"%016d" % stamp: 1 for stamp in stamps}
+
+
 def test_a_redelivery_may_come_in_any_order() -> None:
     seen = read_delivery(delivery_frame([1, 2, 7, 8, 5], [3] * 5, {"5": 2}))
     assert seen.ranges == [(1, 2), (7, 8), (5, 5)]

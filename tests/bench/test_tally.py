@@ -30,6 +30,13 @@ async def test_a_run_is_complete_once_all_is_confirmed_and_has_come_everywhere()
     assert run.elapsed_s == pytest.approx(0.0015)
 
 
+async def test_a_run_that_has_caught_up_is_not_complete_before_all_is_answered() -> None:
+    run = tally(10, "a")
+    run.note_accepted(1, 4, 2000)
+    run.note_received("a", seen(1, 4), 2000)
+    assert not run.complete.is_set()
+
+
 async def test_a_delivery_may_come_before_the_confirmation() -> None:
     run = tally(10, "a")
     run.note_received("a", seen(1, 10), 2000)

@@ -30,6 +30,7 @@ def test_a_process_that_is_not_there_is_named() -> None:
 def test_a_total_is_the_sum_over_labels() -> None:
     shown = Vitals(None, None, {'runs_total{generation="0"}': 3.0, 'runs_total{generation="1"}': 2.0, "runs": 9.0})
     assert shown.total("runs_total") == 5
+    assert shown.total('runs_total{generation="1"}') == 2
     assert shown.total("other") is None
 
 
