@@ -51,6 +51,7 @@ class Watchdog:
         self.date = formatdate(usegmt=True).encode("ascii")
 
     async def run(self) -> None:
+        self.now = trio.current_time()
         while True:
             await trio.sleep(self.period_s)
             self._tell_date()

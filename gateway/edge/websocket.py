@@ -35,7 +35,7 @@ from gateway.wire.websocket import close_frame, text_frame
 
 _log = structlog.get_logger("gateway.websocket")
 ABNORMAL: Final = 1006
-GOING_AWAY: Final = 1001
+_SMOOTHING_S: Final = 2.0
 _FAILED: Final = (1002, 1007)
 """A client that speaks no WebSocket, or text that is not UTF-8: the library ends, but does not say so."""
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
@@ -134,6 +134,9 @@ class Session:
         self._close_code = ABNORMAL
         self._closing = False
         self._next_ping = trio.current_time() + self._settings.heartbeat_s
+        self._acked = 0  # as of the last look
+        self._acked_per_s = 0.0
+        self._looked_at = trio.current_time()
         stream.on_unblocked = self._unblock
 
     # ------------------------------------------------------------------------------------------------ life
@@ -370,6 +373,7 @@ class Session:
 
     def check(self, now: float) -> None:
         """Called by the watchdog: heartbeat, and a socket that takes nothing."""
+        self._measure(now)
         if self._stream.unsent and now - self._stream.progress_at > self._services.config.http.write_timeout_s:
             self._stream.abort()
         elif now >= self._next_ping and not self._closing and self._ws is not None and self._nursery is not None:
@@ -379,6 +383,16 @@ class Session:
             self._nursery.cancel_scope.cancel()  # the library refused the handshake, and would wait for another
         if self._draining:
             self._perhaps_drained()
+
+    def _measure(self, now: float) -> None:
+        """Throughput as acked messages a second, smoothed over about two seconds."""
+        acked = sum(consumer.acked for consumer in self._consumers.values())
+        passed = now - self._looked_at
+        if passed > 0:
+            share = min(passed / _SMOOTHING_S, 1.0)
+            rate = max(acked - self._acked, 0) / passed  # fewer where a subscription was left
+            self._acked_per_s += (rate - self._acked_per_s) * share
+        self._acked, self._looked_at = acked, now
 
     async def _ping(self) -> None:
         assert self._ws is not None
@@ -400,7 +414,7 @@ class Session:
             subscriptions=sorted(self._consumers),
             window=sum(c.window for c in self._consumers.values()),
             in_flight=sum(c.in_flight for c in self._consumers.values()),
-            acked_per_s=0.0,
+            acked_per_s=round(self._acked_per_s, 1),
             ack_latency_ms=None,
             unsent_bytes=self._stream.unsent,
             state="paused" if self._draining else "healthy",

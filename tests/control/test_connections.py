@@ -91,3 +91,17 @@ async def test_what_a_deleted_connection_held_goes_back(
 async def test_an_unknown_connection_is_not_found(control: httpx.AsyncClient, name: str) -> None:
     answer = await control.delete(f"{CONNECTIONS}/{name}")
     assert (answer.status_code, answer.json()["code"]) == (404, "connection_not_found")
+
+
+async def test_the_rate_of_acks_is_measured(node: Node, control: httpx.AsyncClient, data: httpx.AsyncClient) -> None:
+    node.watchdog.period_s = 0.02
+    await control.put("/v1/subscriptions/orders", json={"topics": ["a"]})
+    async with connected(node) as (websocket, _):
+        await ask(websocket, op="subscribe", subscription="orders")
+        assert (await control.get(CONNECTIONS)).json()[0]["acked_per_s"] == 0
+        await data.post("/v1/messages", json=[{"topic": "a", "data": number} for number in range(100)])
+        assert len(orjson.loads(await websocket.get_message())["messages"]) == 100
+        await ask(websocket, op="ack", subscription="orders", ranges=[[1, 100]])
+        with trio.fail_after(5):
+            while (await control.get(CONNECTIONS)).json()[0]["acked_per_s"] < 1:
+                await trio.sleep(0.02)

@@ -124,16 +124,23 @@ async def test_json_is_embedded_and_anything_else_is_base64(
     assert {name: message[name] for name in ("data", "data_base64", "content_type") if name in message} == delivered
 
 
-async def test_a_delayed_message_waits_and_one_whose_time_to_live_is_over_is_not_delivered(
-    node: Node, http: RawHttp
-) -> None:
+async def test_a_delayed_message_waits_until_it_is_due(node: Node, http: RawHttp) -> None:
     await subscription(node)
-    assert (await http.post(ONE, b"1", {"Push-Delay-Ms": "200"})).status == 201
-    assert (await http.post(ONE, b"2", {"Push-Ttl-Ms": "1"})).status == 201
-    assert await pulled(http) == []
-    assert (statistics(node).delayed, statistics(node).expired) == (1, 1)
+    began = trio.current_time()
+    assert (await http.post(ONE, b"1", {"Push-Delay-Ms": "250"})).status == 201
+    assert statistics(node).delayed == 1
     answer = await http.post("/v1/subscriptions/orders/pull", b'{"wait_ms":5000}')
     assert [message["data"] for message in answer.json["messages"]] == [1]
+    assert trio.current_time() - began >= 0.25
+
+
+async def test_a_message_whose_time_to_live_is_over_is_not_delivered(node: Node, http: RawHttp) -> None:
+    await subscription(node)
+    assert (await http.post(ONE, b"1", {"Push-Ttl-Ms": "1"})).status == 201
+    assert (await http.post(ONE, b"2", {"Push-Ttl-Ms": "60000"})).status == 201
+    await trio.sleep(0.01)
+    assert [message["data"] for message in await pulled(http)] == [2]
+    assert (statistics(node).expired, statistics(node).in_flight) == (1, 1)
 
 
 BAD_HEADERS: dict[str, tuple[dict[str, str | bytes], str]] = {

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+import trio
+import trio.testing
+
+from gateway.edge.stream import OutboxStream
+
+LARGE = 2 << 20
+"""More than the kernel takes at once."""
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Two ends of a connection, neither of which waits."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        yield ours, theirs
+
+
+@pytest.fixture
+def stream(pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery) -> OutboxStream:
+    return OutboxStream(pair[0], nursery)
+
+
+@pytest.fixture
+def peer(pair: tuple[socket.socket, socket.socket]) -> socket.socket:
+    return pair[1]
+
+
+def read(peer: socket.socket) -> bytes:
+    """What has arrived, without waiting."""
+    data = bytearray()
+    with suppress(BlockingIOError):
+        while piece := peer.recv(1 << 20):
+            data += piece
+    return bytes(data)
+
+
+async def read_all(peer: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    with trio.fail_after(10):
+        while len(data) < size:
+            await trio.lowlevel.wait_readable(peer)
+            data += read(peer)
+    return bytes(data)
+
+
+def fill(stream: OutboxStream) -> None:
+    """Until the kernel takes no more."""
+    while not stream.unsent:
+        stream.offer(b"x" * 65536)
+
+
+async def test_what_fits_is_sent_at_once_and_told(stream: OutboxStream, peer: socket.socket) -> None:
+    told: list[str] = []
+    stream.offer(b"frame", lambda: told.append("sent"))
+    assert (told, stream.unsent, read(peer)) == (["sent"], 0, b"frame")
+
+
+async def test_what_does_not_fit_is_sent_behind_and_in_order(stream: OutboxStream, peer: socket.socket) -> None:
+    told: list[int] = []
+    frames = [bytes([number]) * LARGE for number in range(3)] + [b"last"]
+    for number, frame in enumerate(frames):
+        stream.offer(frame, lambda number=number: told.append(number))  # type: ignore[misc]
+    assert told == []
+    assert stream.unsent > 2 * LARGE
+    assert await read_all(peer, 3 * LARGE + 4) == b"".join(frames)
+    await stream.wait_drained()
+    assert (told, stream.unsent) == ([0, 1, 2, 3], 0)
+
+
+async def test_offering_never_waits_even_where_nobody_reads(stream: OutboxStream) -> None:
+    for _ in range(100):
+        stream.offer(b"x" * 100_000)
+    assert stream.unsent > 0
+
+
+async def test_frames_of_many_writers_never_mix(stream: OutboxStream, peer: socket.socket) -> None:
+    async def write(letter: bytes) -> None:
+        for _ in range(20):
+            await stream.send_all(letter * 50_000)
+
+    async with trio.open_nursery() as nursery:
+        for letter in (b"a", b"b", b"c"):
+            nursery.start_soon(write, letter)
+        data = await read_all(peer, 60 * 50_000)
+    assert [data[i : i + 50_000] == data[i : i + 1] * 50_000 for i in range(0, len(data), 50_000)] == [True] * 60
+
+
+async def test_a_cancelled_send_is_still_sent_whole(stream: OutboxStream, peer: socket.socket) -> None:
+    with trio.move_on_after(0.01) as scope:
+        await stream.send_all(b"a" * LARGE)
+    assert scope.cancelled_caught
+    stream.offer(b"b")
+    assert await read_all(peer, LARGE + 1) == b"a" * LARGE + b"b"
+
+
+async def test_the_owner_is_told_when_the_outbox_has_run_empty(stream: OutboxStream, peer: socket.socket) -> None:
+    told: list[int] = []
+    stream.on_unblocked = lambda: told.append(stream.unsent)
+    stream.offer(b"small")
+    stream.offer(b"x" * LARGE)
+    await read_all(peer, LARGE + 5)
+    await stream.wait_drained()
+    await trio.testing.wait_all_tasks_blocked()
+    assert told == [0]  # once, and not for what never waited
+
+
+async def test_progress_is_seen(stream: OutboxStream, peer: socket.socket) -> None:
+    fill(stream)
+    began = stream.progress_at
+    await trio.sleep(0.02)
+    assert stream.progress_at == began
+    read(peer)
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert stream.progress_at > began
+
+
+async def test_what_is_received_comes_as_it_was_sent(stream: OutboxStream, peer: socket.socket) -> None:
+    for size in (1, 4096, 4097, 65536, 200_000):
+        peer.setblocking(True)
+        sent = bytes(range(256)) * (size // 256 + 1)
+        received = b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, peer.sendall, sent)
+            while len(received) < len(sent):
+                received += await stream.receive_some()
+        assert received == sent
+
+
+async def test_a_reader_that_always_has_something_lets_others_run(stream: OutboxStream, peer: socket.socket) -> None:
+    peer.send(b"x" * 50_000)
+    others = 0
+
+    async def other() -> None:
+        nonlocal others
+        while True:
+            await trio.lowlevel.checkpoint()
+            others += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for _ in range(20):
+            await stream.receive_some(1000)
+        nursery.cancel_scope.cancel()
+    assert others >= 10
+
+
+async def test_bytes_that_were_pushed_back_come_first(stream: OutboxStream, peer: socket.socket) -> None:
+    peer.send(b"new")
+    stream.push_back(b"old")
+    stream.push_back(b"older, ")
+    assert await stream.receive_some(4) == b"olde"
+    assert await stream.receive_some() == b"r, old"
+    assert await stream.receive_some() == b"new"
+
+
+async def test_the_end_is_the_end(stream: OutboxStream, peer: socket.socket) -> None:
+    peer.close()
+    assert await stream.receive_some() == b""
+
+
+async def test_a_peer_that_has_gone_breaks_the_stream_quietly(stream: OutboxStream, peer: socket.socket) -> None:
+    told: list[str] = []
+    peer.close()
+    stream.offer(b"x", lambda: told.append("sent"))
+    stream.offer(b"y", lambda: told.append("sent"))
+    assert (told, stream.unsent) == ([], 0)
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.wait_drained()
+    with pytest.raises(trio.BrokenResourceError):
+        await stream.send_all(b"z")
+
+
+async def test_a_peer_that_goes_while_something_is_unsent_wakes_who_waits(
+    stream: OutboxStream, peer: socket.socket
+) -> None:
+    fill(stream)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expect_broken, stream)
+        await trio.testing.wait_all_tasks_blocked()
+        peer.close()
+    assert stream.unsent == 0
+
+
+async def expect_broken(stream: OutboxStream) -> None:
+    with trio.fail_after(5), pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+        await stream.wait_drained()
+
+
+async def test_an_abort_wakes_reader_and_writer(stream: OutboxStream) -> None:
+    async def expect_closed() -> None:
+        with trio.fail_after(5), pytest.raises((trio.BrokenResourceError, trio.ClosedResourceError)):
+            await stream.receive_some()
+
+    fill(stream)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expect_closed)
+        nursery.start_soon(expect_broken, stream)
+        await trio.testing.wait_all_tasks_blocked()
+        stream.abort()
+    stream.abort()
+    stream.offer(b"nothing")
+    stream.shutdown()
+    assert stream.unsent == 0
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.receive_some()
+    with pytest.raises(trio.ClosedResourceError):
+        await stream.send_all(b"x")
+
+
+async def test_a_shutdown_is_seen_behind_what_was_sent(stream: OutboxStream, peer: socket.socket) -> None:
+    await stream.send_all(b"last words")
+    stream.shutdown()
+    assert (peer.recv(100), peer.recv(100)) == (b"last words", b"")
+    peer.send(b"heard")
+    assert await stream.receive_some() == b"heard"
+
+
+async def test_a_socket_that_takes_more_just_as_it_is_aborted_harms_nobody(nursery: trio.Nursery) -> None:
+    """The sender is woken by the kernel, and finds its outbox gone: it must not take its nursery down with it."""
+    for _ in range(100):
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        bell, rung = socket.socketpair()
+        with ours, theirs, bell, rung:
+            stream = OutboxStream(ours, nursery)
+            fill(stream)
+            await trio.testing.wait_all_tasks_blocked()
+            read(theirs)
+            bell.send(b"!")
+            await trio.lowlevel.wait_readable(rung)  # woken in the same turn as the sender, before or after it
+            stream.abort()
+            await trio.testing.wait_all_tasks_blocked()
