@@ -74,6 +74,7 @@ class Node:
         self.watchdog.every_tick(lambda _now: self.clock.steer())
         self.longpoll = LongPoll(engine, self.settle.ring, config.pull, self.clock)
         self._http: dict[HttpConnection, None] = {}
+        self._listeners: list[Listener] = []
         self._stop = trio.Event()
         self._address = self._control_address = ""
 
@@ -94,13 +95,15 @@ class Node:
         try:
             await self._run()
         finally:
+            for listener in self._listeners:
+                listener.close()
             with trio.CancelScope(shield=True):
                 await self.engine.aclose()
 
     async def _run(self) -> None:
         config = self.config
-        data = Listener("data", config.listen.data, config.listen.backlog)
-        control = Listener("control", config.listen.control, config.listen.backlog)
+        data = self._listen("data", config.listen.data)
+        control = self._listen("control", config.listen.control)
         self._address, self._control_address = data.address, control.address
         services = Services(
             config=config,
@@ -114,7 +117,7 @@ class Node:
         )
         publisher = Publisher(self.admit, config.limits, self.engine.epoch)
         plane = DataPlane(services, publisher, self.longpoll)
-        control_plane = ControlPlane(self._sources([data, control]))
+        control_plane = ControlPlane(self._sources())
 
         async def serve(listener: Listener, connection: HttpConnection) -> None:
             if listener.open > config.listen.connections_max:
@@ -166,7 +169,12 @@ class Node:
             await stream.wait_drained()
         stream.abort()
 
-    def _sources(self, listeners: list[Listener]) -> Sources:
+    def _listen(self, name: str, address: str) -> Listener:
+        listener = Listener(name, address, self.config.listen.backlog)
+        self._listeners.append(listener)
+        return listener
+
+    def _sources(self) -> Sources:
         return Sources(
             config=self.config,
             node=self.name,
@@ -181,7 +189,7 @@ class Node:
             redeliver=self.redeliver,
             longpoll=self.longpoll,
             connections=self.connections,
-            listeners=listeners,
+            listeners=self._listeners,
             not_ready=lambda: self.admit.closed.message if self.admit.closed else None,
         )
 

@@ -35,13 +35,20 @@ class Dedup:
 
     def turn(self, now_ms: int) -> None:
         """Begin a new generation where the window, or the bound, has been filled."""
-        if now_ms - self._turned_ms >= self.window_ms or len(self._younger) * 2 >= self.ids_max:
-            if now_ms - self._turned_ms >= 2 * self.window_ms:
-                self._younger = {}
+        passed_ms = now_ms - self._turned_ms
+        if passed_ms >= self.window_ms:
+            self._older, self._younger = ({} if passed_ms >= 2 * self.window_ms else self._younger), {}
+            self._turned_ms = now_ms - passed_ms % max(self.window_ms, 1)  # however late this call comes
+        elif len(self._younger) >= self.ids_max // 2:
             self._older, self._younger = self._younger, {}
             self._turned_ms = now_ms
 
 
 def digest(payload: bytes, encoded: str | None) -> bytes:
-    """What tells one payload from another: 8 bytes of BLAKE2b over its bytes, in whichever form it came."""
-    return blake2b(payload if encoded is None else b"\0" + encoded.encode("ascii"), digest_size=8).digest()
+    """What tells one payload from another: 8 bytes of BLAKE2b over its bytes, in whichever form it came.
+
+    Space around JSON is not counted: it is not found again when a stored message is read back.
+    """
+    return blake2b(
+        payload.strip(b" \t\r\n") if encoded is None else b"\0" + encoded.encode("ascii"), digest_size=8
+    ).digest()

@@ -26,6 +26,7 @@ def walk(
     All from one segment, at most `count_max`, at most `size_max` bytes on disk (but at least one). No positions: there
     is nothing below the front that is returned. Positions in `settled` are passed over.
     """
+    front = max(front, settled.floor)  # after a restart the floor may pass what has not been walked yet
     at = max(bisect_right(segments, front, key=_BASE) - 1, 0)
     while at < len(segments):
         segment = segments[at]

@@ -60,6 +60,11 @@ class Redeliver:
         self._again: list[DeadLetter] = []  # could not be published; the next tick tries once more
 
     async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._tick)
+            nursery.start_soon(self._bury)
+
+    async def _tick(self) -> None:
         next_tick = trio.current_time()
         while True:
             next_tick += self._tick_s
@@ -70,6 +75,11 @@ class Redeliver:
             await trio.sleep_until(next_tick)
             self.statistics.ticks += 1
             self._engine.tick(self._clock())
+
+    async def _bury(self) -> None:
+        """Beside the clock: a dead letter may wait for the disk, and for a place; a lease does not."""
+        while True:
+            await trio.sleep(self._tick_s)
             await self._publish_dead_letters()
 
     async def _publish_dead_letters(self) -> None:

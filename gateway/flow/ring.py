@@ -45,13 +45,13 @@ class Ring(Generic[T]):
 
     async def put(self, item: T, messages: int = 1) -> None:
         """Add `item`, of so many messages; waits while the ring is full."""
-        self._statistics.items += 1
-        self._statistics.messages += messages
         try:
             self._send.send_nowait(item)
         except trio.WouldBlock:
             self._statistics.waits += 1
             await self._send.send(item)
+        self._statistics.items += 1
+        self._statistics.messages += messages
 
     def put_nowait(self, item: T, messages: int = 1) -> None:
         """Add `item`; trio.WouldBlock where the ring is full."""

@@ -509,5 +509,5 @@ class SubscriptionMachine(RuleBasedStateMachine):
         assert self.subscription.oldest(self.segments, self.limit) == min(due, default=None)
 
 
-SubscriptionMachine.TestCase.settings = hypothesis_settings(max_examples=120, stateful_step_count=50, deadline=None)
+SubscriptionMachine.TestCase.settings = hypothesis_settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestSubscription = SubscriptionMachine.TestCase

@@ -246,6 +246,20 @@ async def test_a_drain_is_followed_by_a_connection_within_its_spread(fake: FakeG
         assert 3 <= fake.dials_s[-1] - told_s <= 4
 
 
+async def test_a_drain_makes_the_next_delays_short_again(
+    fake: FakeGateway, connected: Connected, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.random", lambda: 1.0)
+    async with connected() as (_, peer):
+        fake.unreachable = 5
+        await peer.cut()
+        peer = await fake.welcomed_peer()
+        fake.unreachable = 1
+        await peer.send(op="drain", reconnect_ms=[0, 0])
+        await fake.welcomed_peer()
+    assert fake.dials_s[-1] - fake.dials_s[-2] == pytest.approx(1.0)
+
+
 async def test_a_drain_waits_for_publishes_on_their_way_and_holds_back_new_ones(
     fake: FakeGateway, connected: Connected
 ) -> None:
@@ -291,6 +305,42 @@ async def test_the_reconnect_is_logged_with_its_reason(
         await fake.welcomed_peer()
     assert "slow consumer (3008)" in caplog.text
     assert "connected to gateway.test:80 as c-1" in caplog.text
+
+
+async def test_leaving_reads_until_the_gateway_has_closed_too(fake: FakeGateway, connect: Connect) -> None:
+    """Cut earlier, a TCP connection with unread bytes is reset, and our last acks may be lost with it."""
+    seen: list[str] = []
+
+    class Watched(trio.abc.Stream):
+        def __init__(self, stream: trio.abc.Stream) -> None:
+            self._stream = stream
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await self._stream.send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await self._stream.wait_send_all_might_not_block()
+
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            data = await self._stream.receive_some(max_bytes)
+            seen.append("close frame" if data[:1] == b"\x88" else "data")
+            return data
+
+        async def aclose(self) -> None:
+            seen.append("end")
+            await self._stream.aclose()
+
+    async def open_stream() -> trio.abc.Stream:
+        return Watched(await fake.open_stream())
+
+    async def serve() -> None:
+        await (await fake.welcomed_peer()).expect_close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve)
+        async with client.connect(URL, open_stream=open_stream):
+            pass
+    assert seen[seen.index("close frame") :][:2] == ["close frame", "end"]
 
 
 async def test_leaving_does_not_wait_for_a_gateway_that_does_not_answer(fake: FakeGateway, connect: Connect) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -35,7 +36,9 @@ async def test_asking_for_the_next_message_acks_the_one_before(connected: Connec
         reader = Reader(gateway.subscribe("orders", window=200), nursery)
         assert (await peer.expect_attach())["window"] == 200
         await peer.deliver(1, 2, 3)
+        delivered_s = trio.current_time()
         assert (await peer.expect("ack"))["ranges"] == [[1, 3]]
+        assert trio.current_time() == delivered_s  # nothing waits any more, so the acks do not wait either
         assert reader.positions == [1, 2, 3]
         nursery.cancel_scope.cancel()
 
@@ -198,7 +201,8 @@ async def test_acks_are_sent_although_the_next_body_takes_long(connected: Connec
         said: list[tuple[float, Any]] = []
 
         async def listen() -> None:
-            said.append((trio.current_time(), await peer.expect("ack")))
+            frame = await peer.expect("ack")
+            said.append((trio.current_time(), frame))
 
         async with gateway.subscribe("orders") as messages:
             async for message in messages:
@@ -214,12 +218,18 @@ async def test_acks_are_sent_although_the_next_body_takes_long(connected: Connec
 
 async def test_many_acks_are_sent_before_the_buffer_runs_empty(connected: Connected) -> None:
     async with connected() as (gateway, peer), trio.open_nursery() as nursery:
-        Reader(gateway.subscribe("orders", window=40), nursery)
+
+        async def read() -> None:
+            async for _ in gateway.subscribe("orders", window=40):
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(read)
         await peer.expect_attach()
         await peer.deliver(*range(1, 41))
         ranges = [(await peer.expect("ack"))["ranges"][0]]
         while ranges[-1][1] < 40:
             ranges.append((await peer.expect("ack"))["ranges"][0])
+        assert len(ranges) > 2
         assert ranges[0][0] == 1
         assert all(later[0] == earlier[1] + 1 for earlier, later in pairwise(ranges))
         nursery.cancel_scope.cancel()
@@ -298,6 +308,7 @@ async def test_a_drain_waits_for_the_message_in_hand_and_drops_what_waits(
         nursery.start_soon(attach_and_deliver, peer, 1, 2, 3)
         await subscription.__anext__()
         await peer.send(op="drain", reconnect_ms=[10, 20])
+        await peer.deliver(4)  # was on its way
         await peer.expect_silence(2)
         positions: list[int] = []
 
@@ -306,7 +317,9 @@ async def test_a_drain_waits_for_the_message_in_hand_and_drops_what_waits(
 
         nursery.start_soon(ask)
         assert (await peer.expect("ack"))["ranges"] == [[1, 1]]
+        acked_s = trio.current_time()
         await peer.expect_close()
+        assert trio.current_time() == acked_s  # nothing else was in hand
         await attach_and_deliver(await fake.welcomed_peer(), 2, 3)
         await trio.testing.wait_all_tasks_blocked()
         assert positions == [2]
@@ -386,6 +399,18 @@ async def test_a_confirmed_ack_over_a_lost_connection_is_a_lost_lease(
             await first.ack(confirm=True)
         with pytest.raises(client.LeaseLostError, match="message 2"):
             await second.ack(confirm=True)
+
+
+async def test_a_drain_waits_for_the_answer_to_a_confirmed_ack(fake: FakeGateway, connected: Connected) -> None:
+    async with connected() as (gateway, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(attach_and_deliver, peer, 1)
+        message = await gateway.subscribe("orders").__anext__()
+        nursery.start_soon(partial(message.ack, confirm=True))
+        frame = await peer.expect("ack")
+        await peer.send(op="drain", reconnect_ms=[10, 20])
+        await peer.expect_silence(2)
+        await peer.send(op="ok", id=frame["id"], acked=1)
+        await peer.expect_close()
 
 
 async def test_with_auto_ack_off_only_words_settle(connected: Connected, nursery: trio.Nursery) -> None:

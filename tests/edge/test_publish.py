@@ -18,7 +18,7 @@ from gateway.model import JSON_DEPTH_MAX, Durability
 from gateway.node import Node
 from tests.conftest import StartNode, running
 from tests.edge.bystander import positions, statistics, subscription
-from tests.edge.raw import Answer, RawHttp, open_http
+from tests.edge.raw import TEXT, Answer, RawHttp, masked_frame, open_http, open_raw_websocket
 from tests.wire.json_texts import json_texts
 
 ONE = "/v1/topics/trade.order.paid/messages"
@@ -229,17 +229,25 @@ async def test_the_deepest_payload_is_delivered(node: Node, http: RawHttp) -> No
 def test_the_bytes_of_a_payload_go_through_the_gateway_as_they_came(texts: list[str]) -> None:
     async def publish_and_pull() -> None:
         with TemporaryDirectory() as directory:
-            async with running(Path(directory)) as node, open_http(node.address) as http:
+            async with (
+                running(Path(directory)) as node,
+                open_http(node.address) as http,
+                open_raw_websocket(node.address) as websocket,
+            ):
                 await subscription(node)
                 for text in texts:
                     answer = await http.post(ONE, text.encode(), {"Content-Type": "application/json"})
                     assert answer.status == 201
                 items = [f'{{"topic":"trade.x","data":{text},"id":"{n}"}}' for n, text in enumerate(texts)]
                 await http.post(MANY, f"[{','.join(items)}]".encode())
+                items = [f'{{"data":{text} , "topic":"trade.x"}}' for text in texts]
+                operation = f'{{"op":"publish","id":1,"messages":[{",".join(items)}]}}'
+                await websocket.send_bytes(masked_frame(TEXT, operation.encode()))
+                assert (await websocket.receive())["op"] == "published"
                 answer = await http.post("/v1/subscriptions/orders/pull", b"{}")
                 found = re.split(r'"time_ms":[0-9]+,"data":', answer.body.decode())[1:]
-                assert len(found) == 2 * len(texts)
-                for text, rest in zip(texts * 2, found, strict=True):
+                assert len(found) == 3 * len(texts)
+                for text, rest in zip(texts * 3, found, strict=True):
                     assert rest.startswith((text + "},", text + "}],"))
 
     trio.run(publish_and_pull)

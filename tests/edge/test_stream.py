@@ -129,10 +129,14 @@ async def test_what_is_received_comes_as_it_was_sent(stream: OutboxStream, peer:
         sent = bytes(range(256)) * (size // 256 + 1)
         received = b""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, peer.sendall, sent)
+            nursery.start_soon(send_beside, peer, sent)
             while len(received) < len(sent):
                 received += await stream.receive_some()
         assert received == sent
+
+
+async def send_beside(peer: socket.socket, data: bytes) -> None:
+    await trio.to_thread.run_sync(peer.sendall, data)
 
 
 async def test_a_reader_that_always_has_something_lets_others_run(stream: OutboxStream, peer: socket.socket) -> None:

@@ -1,0 +1,87 @@
+"""A scripted engine: what the stages ask of it is noted, and it says what a test lets it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import trio
+
+from gateway.broker.lease import Consumer
+from gateway.engine.base import DeadLetter, Engine
+from gateway.model import Batch, Delivery, Settlement
+
+
+class ScriptedEngine:
+    """Only what the flow calls. `as_engine` is the same for the types."""
+
+    def __init__(self) -> None:
+        self.routed: list[Batch] = []
+        self.appended: list[list[Batch]] = []
+        self.room = trio.Event()
+        self.room.set()
+        self.error: Exception | None = None
+        self.commits, self._commits = trio.open_memory_channel[list[Batch | Settlement]](100)
+        self.settled: list[Settlement] = []
+        self.counts: dict[str, int] = {}
+        self.ticks: list[int] = []
+        self.doomed: list[DeadLetter] = []
+        self.buried: list[DeadLetter] = []
+        self.ready = trio.Event()
+        self.due: list[tuple[Consumer, Delivery]] = []
+        self.cold: set[Delivery] = set()
+        self.loads: dict[Delivery, trio.Event] = {}
+        self.sent: list[Delivery] = []
+
+    @property
+    def as_engine(self) -> Engine:
+        return cast("Engine", self)
+
+    def route(self, batch: Batch) -> None:
+        self.routed.append(batch)
+
+    async def wait_room(self) -> None:
+        await self.room.wait()
+
+    def append(self, batches: Sequence[Batch], now: int) -> None:
+        if self.error:
+            raise self.error
+        self.appended.append(list(batches))
+
+    async def committed(self) -> list[Batch | Settlement]:
+        return await self._commits.receive()
+
+    def settle(self, settlement: Settlement, now: int) -> None:
+        if self.error:
+            raise self.error
+        self.settled.append(settlement)
+        for settle in settlement.settles:
+            settlement.counts[settle.verb] += 1
+        settlement.unknown += 1
+
+    def tick(self, now: int) -> None:
+        self.ticks.append(now)
+
+    async def dead_letters(self) -> list[DeadLetter]:
+        doomed, self.doomed = self.doomed, []
+        return doomed
+
+    def bury(self, dead: DeadLetter, now: int) -> None:
+        self.buried.append(dead)
+
+    async def wait_ready(self) -> None:
+        if not self.due:
+            self.ready = trio.Event()
+            await self.ready.wait()
+
+    def take(self, now: int) -> tuple[Consumer, Delivery] | None:
+        return self.due.pop(0) if self.due else None
+
+    def is_loaded(self, delivery: Delivery) -> bool:
+        return delivery not in self.cold
+
+    async def load(self, delivery: Delivery) -> None:
+        await self.loads[delivery].wait()
+
+    def send(self, consumer: Consumer, delivery: Delivery, now: int) -> None:
+        self.sent.append(delivery)
