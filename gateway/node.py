@@ -144,7 +144,6 @@ class Node:
             flow.start_soon(self.watchdog.run)
             edges.start_soon(data.run, serve_data)
             edges.start_soon(control.run, serve_control)
-            tune_interpreter()
             self.ready.set()
             await self._stop.wait()
             await self._drain(data)

@@ -306,8 +306,10 @@ class Subscription:
         for consumer in self.consumers:
             for lease in consumer.leases:
                 self._wheel.discard(lease)
+                lease.held = False  # its frame may still be on its way to the socket
             consumer.leases.clear()
             consumer.in_flight = 0
+        self.consumers.clear()
         self.takers.clear()
 
     # --------------------------------------------------------------------------------------------- changing

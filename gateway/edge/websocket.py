@@ -36,6 +36,10 @@ from gateway.wire.websocket import close_frame, text_frame
 _log = structlog.get_logger("gateway.websocket")
 ABNORMAL: Final = 1006
 _SMOOTHING_S: Final = 2.0
+_HANDSHAKE: Final = (
+    b"GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: %b\r\nSec-WebSocket-Key: %%b\r\n\r\n"
+) % push_v1.SUBPROTOCOL.encode()
 _FAILED: Final = (1002, 1007)
 """A client that speaks no WebSocket, or text that is not UTF-8: the library ends, but does not say so."""
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
@@ -70,9 +74,8 @@ def check_upgrade(request: Request) -> None:
 
 
 def replay(request: Request) -> bytes:
-    """The handshake as bytes again, for the library to read."""
-    head = b"GET %b HTTP/1.1\r\n" % request.target
-    return head + b"".join(b"%b: %b\r\n" % header for header in request.headers) + b"\r\n"
+    """The handshake for the library to read: what it needs, and nothing else that it could choke on."""
+    return _HANDSHAKE % request.header(b"sec-websocket-key")
 
 
 class BorrowedStream(trio.abc.Stream):
@@ -160,7 +163,8 @@ class Session:
         except* (trio_websocket.ConnectionClosed, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the library's reader may raise these while the connection ends
         except* Exception:
-            _log.exception("a connection failed", connection=self.name)
+            if not self._closing:  # the library's reader fails where the client pings while we close
+                _log.exception("a connection failed", connection=self.name)
         finally:
             self._leave()
 
@@ -379,8 +383,6 @@ class Session:
         elif now >= self._next_ping and not self._closing and self._ws is not None and self._nursery is not None:
             self._next_ping = now + self._settings.heartbeat_s
             self._nursery.start_soon(self._ping)
-        elif self._ws is None and self._nursery is not None and self._borrowed.closed:
-            self._nursery.cancel_scope.cancel()  # the library refused the handshake, and would wait for another
         if self._draining:
             self._perhaps_drained()
 

@@ -92,7 +92,8 @@ def test_a_walk_finds_what_looking_at_every_position_would(
 
 @given(stored=stored(), count_max=st.integers(1, 12), size_max=st.integers(1, 900))
 def test_walk_after_walk_finds_everything_once_and_in_order(stored: Stored, count_max: int, size_max: int) -> None:
-    front, found = 0, []
+    front = 0
+    found: list[int] = []
     while front < stored.end:
         positions, front = walk(stored.segments, OWN, front, stored.end, stored.settled, count_max, size_max)
         found += positions

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side
 
-from gateway.wire.websocket import text_frame
+from gateway.wire.websocket import close_frame, text_frame
 
 
 @pytest.mark.parametrize(
@@ -27,3 +27,10 @@ def test_frames_behind_each_other_are_read_as_they_were_written(texts: list[str]
     reader = Protocol(Side.CLIENT)
     reader.receive_data(b"".join(text_frame(text.encode()) for text in texts))
     assert reader.events_received() == [Frame(Opcode.TEXT, text.encode()) for text in texts]
+
+
+@pytest.mark.parametrize("code", [1002, 1007])
+def test_a_close_frame_is_read_with_its_code(code: int) -> None:
+    reader = Protocol(Side.CLIENT)
+    reader.receive_data(close_frame(code))
+    assert reader.events_received() == [Frame(Opcode.CLOSE, code.to_bytes(2, "big"))]
