@@ -21,6 +21,7 @@ from gateway.config import Config
 from gateway.engine.appender import Appender, decode_stored
 from gateway.engine.base import DeadLetter, EngineStatistics, Send
 from gateway.engine.catalogue import Catalogue, filled, subscription_record
+from gateway.engine.delivering import Deliveries, Turns
 from gateway.engine.doomed import DoomedMessages
 from gateway.engine.history import matching_ranges
 from gateway.engine.reader import Reader
@@ -52,11 +53,10 @@ class EmbeddedEngine:
         self._appender = Appender(self._log, self._catalogue, self._bodies, self._dedup)
         self._opened_ms = now
         self._pins = 0  # readers that need every segment to stay
-        self._ready: dict[Subscription, None] = {}
-        self._ready_event = trio.Event()
-        self._loading: dict[Delivery, Subscription] = {}
+        self._turns = Turns()
         self._reader = Reader(self._log, self._bodies)
         self._doomed = DoomedMessages(self._reader)
+        self._deliveries = Deliveries(self._reader, self._turns)
         self._on_deleted: dict[Consumer, Callable[[], None]] = {}
 
     @property
@@ -132,7 +132,7 @@ class EmbeddedEngine:
         for number in commit.routed:
             subscription = self._catalogue.by_number.get(number)
             if subscription is not None and subscription.takers:
-                self._mark(subscription)
+                self._turns.mark(subscription)
         entries = cast("list[Batch | Settlement]", commit.entries)
         if self._log.failed:
             error = GatewayError("store_failed", f"{self._log.failed}; the gateway is going down")
@@ -158,7 +158,7 @@ class EmbeddedEngine:
         if created and subscription.unfilled:
             await self._fill(subscription)
             await self._log.sync()
-        self._mark(subscription)
+        self._turns.mark(subscription)
         return self._view(subscription, now), created
 
     async def _fill(self, subscription: Subscription) -> None:
@@ -188,7 +188,7 @@ class EmbeddedEngine:
         self._begin(self._clock())
         consumers = list(subscription.consumers)
         self._catalogue.remove(subscription)
-        self._ready.pop(subscription, None)
+        self._turns.drop(subscription)
         self._log.control(Kind.SUBSCRIPTION, subscription_record(subscription, None), number=subscription.number)
         for consumer in consumers:
             tell = self._on_deleted.pop(consumer, None)
@@ -237,7 +237,7 @@ class EmbeddedEngine:
         consumer = Consumer(subscription, min(window or cap, cap), size, send, label, once=once)
         subscription.attach(consumer)
         self._on_deleted[consumer] = on_deleted
-        self._mark(subscription)
+        self._turns.mark(subscription)
         return consumer
 
     def detach(self, consumer: Consumer, now: int) -> None:
@@ -246,34 +246,24 @@ class EmbeddedEngine:
         if consumer in subscription.consumers:
             subscription.detach(consumer, now)
             self._write_news(subscription, now)
-            self._mark(subscription)
+            self._turns.mark(subscription)
 
     def unblock(self, consumer: Consumer) -> None:
         if consumer in consumer.subscription.consumers:
             consumer.blocked = False
             consumer.update()
-            self._mark(consumer.subscription)
+            self._turns.mark(consumer.subscription)
 
     # ----------------------------------------------------------------------------------------- the push side
 
-    def _mark(self, subscription: Subscription) -> None:
-        """Note that `take` should look at `subscription`."""
-        if subscription.takers and not (subscription.loading or subscription.settings.paused or subscription.deleted):
-            self._ready[subscription] = None
-            self._ready_event.set()
-
     async def wait_ready(self) -> None:
-        if not self._ready:
-            self._ready_event = trio.Event()
-            await self._ready_event.wait()
+        await self._turns.wait()
 
     def take(self, now: int) -> tuple[Consumer, Delivery] | None:
         deliver = self.config.deliver
-        while self._ready:
-            subscription = next(iter(self._ready))
-            del self._ready[subscription]
+        while (subscription := self._turns.take()) is not None:
             consumer = subscription.choose()
-            if consumer is None or subscription.loading or subscription.settings.paused:
+            if consumer is None:
                 continue
             front = subscription.front
             leases = subscription.take(
@@ -285,47 +275,19 @@ class EmbeddedEngine:
                 now,
             )
             if leases or subscription.front != front:
-                self._mark(subscription)  # perhaps more; behind the others, so that all get their turn
+                self._turns.mark(subscription)  # perhaps more; behind the others, so that all get their turn
             self._write_news(subscription, now)
             if leases:
                 if consumer.once:
                     consumer.block()
-                return consumer, self._delivery(subscription, leases)
+                return consumer, self._deliveries.make(subscription, leases)
         return None
 
-    def _delivery(self, subscription: Subscription, leases: list[Lease]) -> Delivery:
-        delivery = Delivery(subscription.name, subscription.settings.lease_ms)
-        if len(leases) > 1:
-            leases.sort(key=lambda lease: lease.first)
-        delivery.leases = list(leases)
-        for lease in leases:
-            piece = lease.slice
-            delivery.count += len(piece)
-            if piece.attempts:
-                delivery.attempts.update(dict.fromkeys(map(str, piece.positions), piece.attempts + 1))
-        for lease in leases:
-            bodies = self._reader.cached(lease.slice.positions)
-            if bodies is None:
-                delivery.bodies.clear()
-                self._loading[delivery] = subscription
-                subscription.loading = True
-                self._ready.pop(subscription, None)
-                break
-            delivery.bodies += bodies
-        return delivery
-
     def is_loaded(self, delivery: Delivery) -> bool:
-        return delivery not in self._loading
+        return self._deliveries.is_loaded(delivery)
 
     async def load(self, delivery: Delivery) -> None:
-        subscription = self._loading[delivery]
-        pieces = [cast("Lease", lease).slice.positions for lease in delivery.leases]
-        try:
-            delivery.bodies = await self._reader.read(pieces)
-        finally:
-            del self._loading[delivery]
-            subscription.loading = False
-            self._mark(subscription)
+        await self._deliveries.load(delivery)
 
     def send(self, consumer: Consumer, delivery: Delivery, now: int) -> None:
         if consumer in consumer.subscription.consumers:
@@ -351,7 +313,7 @@ class EmbeddedEngine:
                 settlement.unknown += count(normalise(settle.ranges))
         if held and isinstance(consumer, Consumer):
             self._write_news(consumer.subscription, now, lazy=settlement.done is None)
-            self._mark(consumer.subscription)
+            self._turns.mark(consumer.subscription)
             _tell_released(consumer)
         if settlement.done is not None:
             self._log.submit(settlement)
@@ -369,7 +331,7 @@ class EmbeddedEngine:
             touched[subscription] = None
         for subscription in touched:
             self._write_news(subscription, now)
-            self._mark(subscription)
+            self._turns.mark(subscription)
 
     def _write_news(self, subscription: Subscription, now: int, *, lazy: bool = True) -> None:
         """Put what was settled into the log, and collect what must be dead-lettered."""

@@ -17,7 +17,7 @@ Connect = Callable[..., AbstractAsyncContextManager[client.Gateway]]
 Connected = Callable[..., AbstractAsyncContextManager[tuple[client.Gateway, Peer]]]
 
 
-FOREVER_S = 100_000.0
+FOREVER_S = 1000.0
 
 
 def _run(main: Callable[[], Awaitable[Any]], **options: Any) -> Any:

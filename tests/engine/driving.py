@@ -164,7 +164,7 @@ class Driven:
         for _ in range(frames_max):
             taken = self.engine.take(self.now)
             if taken is None:
-                if not self.engine._ready:
+                if not self.engine._turns:
                     return
                 continue  # it has looked at much and found little
             consumer, delivery = taken

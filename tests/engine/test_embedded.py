@@ -220,7 +220,7 @@ async def test_much_that_has_expired_does_not_keep_the_rest_from_being_found(tmp
         with trio.fail_after(5):
             await gateway.engine.wait_ready()
         turns = 0
-        while gateway.engine._ready and not client.deliveries:
+        while gateway.engine._turns and not client.deliveries:
             turns += 1
             await gateway.deliver(frames_max=1)
         assert client.received == [201]

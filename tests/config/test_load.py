@@ -7,7 +7,7 @@ import pytest
 from gateway.config import Config, entries, generate, is_loopback, load, parse_address, reference
 from gateway.errors import ConfigError
 
-TOP = Path(__file__).parent.parent
+TOP = Path(__file__).parent.parent.parent
 
 
 def load_text(directory: Path, text: str) -> Config:

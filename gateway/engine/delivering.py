@@ -1,0 +1,92 @@
+"""Whose turn it is, and what a turn hands over: deliveries with their bodies, in memory or still on the disk."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import trio
+
+from gateway.broker.lease import Lease
+from gateway.broker.subscription import Subscription
+from gateway.engine.reader import Reader
+from gateway.model import Delivery
+
+
+class Turns:
+    """Subscriptions that may have something for somebody, each once, in the order they came."""
+
+    def __init__(self) -> None:
+        self._ready: dict[Subscription, None] = {}
+        self._marked = trio.Event()
+
+    def __bool__(self) -> bool:
+        """Whether anybody waits for a turn."""
+        return bool(self._ready)
+
+    def mark(self, subscription: Subscription) -> None:
+        """Give `subscription` a turn, where it can use one."""
+        if subscription.takers and not (subscription.loading or subscription.settings.paused or subscription.deleted):
+            self._ready[subscription] = None
+            self._marked.set()
+
+    def drop(self, subscription: Subscription) -> None:
+        self._ready.pop(subscription, None)
+
+    def take(self) -> Subscription | None:
+        """The next one; None where nobody waits for a turn."""
+        while self._ready:
+            subscription = next(iter(self._ready))
+            del self._ready[subscription]
+            if not (subscription.loading or subscription.settings.paused):
+                return subscription
+        return None
+
+    async def wait(self) -> None:
+        """Until `take` may have something."""
+        if not self._ready:
+            self._marked = trio.Event()
+            await self._marked.wait()
+
+
+class Deliveries:
+    """Makes deliveries of leases. Where a body is no longer in memory, the subscription waits until it has been read."""
+
+    def __init__(self, reader: Reader, turns: Turns) -> None:
+        self._reader = reader
+        self._turns = turns
+        self._loading: dict[Delivery, Subscription] = {}
+
+    def make(self, subscription: Subscription, leases: list[Lease]) -> Delivery:
+        delivery = Delivery(subscription.name, subscription.settings.lease_ms)
+        if len(leases) > 1:
+            leases.sort(key=lambda lease: lease.first)
+        delivery.leases = list(leases)
+        for lease in leases:
+            piece = lease.slice
+            delivery.count += len(piece)
+            if piece.attempts:
+                delivery.attempts.update(dict.fromkeys(map(str, piece.positions), piece.attempts + 1))
+        for lease in leases:
+            bodies = self._reader.cached(lease.slice.positions)
+            if bodies is None:
+                delivery.bodies.clear()
+                self._loading[delivery] = subscription
+                subscription.loading = True
+                self._turns.drop(subscription)
+                break
+            delivery.bodies += bodies
+        return delivery
+
+    def is_loaded(self, delivery: Delivery) -> bool:
+        return delivery not in self._loading
+
+    async def load(self, delivery: Delivery) -> None:
+        """Read the bodies from the disk; then it is the subscription's turn again."""
+        subscription = self._loading[delivery]
+        pieces = [cast("Lease", lease).slice.positions for lease in delivery.leases]
+        try:
+            delivery.bodies = await self._reader.read(pieces)
+        finally:
+            del self._loading[delivery]
+            subscription.loading = False
+            self._turns.mark(subscription)
