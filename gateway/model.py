@@ -218,14 +218,20 @@ class Settle:
 class Settlement:
     """What one consumer says in one call, on its way through `settle`; `done` is called once the answer is true."""
 
-    __slots__ = ("consumer", "counts", "done", "error", "settles", "unknown")
+    __slots__ = ("consumer", "counts", "done", "error", "leaves", "settles", "unknown")
 
     def __init__(
-        self, consumer: object, settles: list[Settle], done: Callable[[Settlement], None] | None = None
+        self,
+        consumer: object,
+        settles: list[Settle],
+        done: Callable[[Settlement], None] | None = None,
+        *,
+        leaves: bool = False,
     ) -> None:
         self.consumer = consumer  # an engine consumer; None where the lease is not known any more
         self.settles = settles
         self.done = done  # None: nobody waits, so the log may take its time
+        self.leaves = leaves  # it takes no more, and what it still holds goes back: behind all that it said before
         self.counts = dict.fromkeys(Verb, 0)
         self.unknown = 0
         self.error: GatewayError | None = None

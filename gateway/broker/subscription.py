@@ -98,6 +98,11 @@ class Subscription:
 
     # ------------------------------------------------------------------------------------------- delivering
 
+    @property
+    def held_up(self) -> bool:
+        """Whether nothing may be taken now: its past is searched, a delivery is read, it is paused, or deleted."""
+        return self.unfilled or self.loading or self.settings.paused or self.deleted
+
     def choose(self) -> Consumer | None:
         """The consumer with the largest free share of its window; None where none accepts anything."""
         return max(self.takers, key=_FREE_SHARE, default=None)

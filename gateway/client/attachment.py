@@ -69,6 +69,7 @@ class Attachment:
         self.flush_due = False
         self._lease_s = 30.0
         self._taken_s = 0.0
+        self._again: set[Position] = set()  # delivered again, and perhaps still waiting here
         self._acks_max = max(1, min(ACKS_WAITING_MAX, (window or 1000) // 4))
 
     # --------------------------------------------------------------------------------------------- messages in
@@ -77,7 +78,9 @@ class Attachment:
         self._lease_s = frame.lease_ms / 1000
         if not self.frames:
             self._taken_s = now_s  # nobody could take anything until now
+            self._again.clear()
         if frame.messages:
+            self._again.update(map(int, frame.attempts))
             self.frames.append(_Frame(frame, now_s + self._lease_s))
             self.on_messages()
 
@@ -113,6 +116,15 @@ class Attachment:
         self.handed_out += len(chosen)
         return [ReceivedMessage(wire, frame.attempts_of(wire.position), self) for wire in chosen]
 
+    def _withdraw(self, position: Position) -> None:
+        """A word on a message counts for its redelivery too: where that waits here already, it is not handed out."""
+        self._again.discard(position)
+        for frame in self.frames:
+            if str(position) in frame.attempts:
+                waiting = frame.messages[frame.next :]
+                frame.messages, frame.next = [wire for wire in waiting if wire.position != position], 0
+        self.frames = deque(frame for frame in self.frames if frame.next < len(frame.messages))
+
     def discard(self) -> None:
         """Nothing more is handed out: what waits goes back to the gateway with the end of the attachment."""
         self.frames.clear()
@@ -129,6 +141,8 @@ class Attachment:
         if not self.alive:
             return
         self.handed_out -= 1
+        if position in self._again:
+            self._withdraw(position)
         if operation == "ack":
             self.settles.ack(position)
             if self.settles.acks_waiting >= self._acks_max:
@@ -149,6 +163,7 @@ class Attachment:
         if not self.alive:
             raise LeaseLostError(f"message {position}: its connection was lost; it comes again")
         self.handed_out -= 1
+        self._withdraw(position)
         operation: dict[str, object] = {"op": "ack", "subscription": self.name, "ranges": [[position, position]]}
         answer = await self.link.ask(operation)
         if answer is None:

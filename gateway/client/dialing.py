@@ -48,9 +48,20 @@ class Address:
             if self.open_stream is not None:
                 return await self.open_stream()
             plain = await trio.open_tcp_stream(self.host, self.port)
-            if self.tls is None:
-                return plain
-            return trio.SSLStream(plain, self.tls, server_hostname=self.host, https_compatible=True)
+            return plain if self.tls is None else await self._secure(plain, self.tls)
+
+    async def _secure(self, plain: trio.SocketStream, tls: ssl.SSLContext) -> trio.abc.Stream:
+        """TLS at once, not at the first byte: later, what is wrong with a certificate would be lost in a library."""
+        stream = trio.SSLStream(plain, tls, server_hostname=self.host, https_compatible=True)
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError as error:
+            await trio.aclose_forcefully(stream)
+            raise OSError(f"TLS with {self.netloc} failed: {error.__cause__ or 'the connection was closed'}") from error
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return stream
 
     async def headers(self) -> list[tuple[bytes, bytes]]:
         token = await self.token() if callable(self.token) else self.token

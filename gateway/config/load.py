@@ -15,6 +15,16 @@ from gateway.config.address import is_loopback, parse_address
 from gateway.config.settings import ENVIRONMENT_PREFIX, Config, Entry, entries, sections
 from gateway.errors import ConfigError
 
+_FLAGS = {
+    "listen.data": "--listen",
+    "listen.control": "--control",
+    "listen.insecure": "--insecure",
+    "store.directory": "--data",
+    "log.level": "--log-level",
+    "log.format": "--log-format",
+}
+"""The options of `gateway serve` that are settings."""
+
 
 @attrs.frozen
 class _Value:
@@ -41,7 +51,7 @@ def load(
         merged.update(_from_file(file, known))
     merged.update(_from_environment(environment or {}, known))
     for name, value in (flags or {}).items():
-        merged[name] = _Value(value, f"flag --{name.split('.')[1].replace('_', '-')}")
+        merged[name] = _Value(value, f"flag {_FLAGS.get(name, name)}")
     checked: dict[str, dict[str, Any]] = {section: {} for section in sections()}
     for name, item in merged.items():
         entry = known[name]

@@ -231,7 +231,7 @@ class Session:
                 case push_v1.Subscribe():
                     self._subscribe(operation)
                 case push_v1.Unsubscribe():
-                    self._unsubscribe(operation)
+                    await self._unsubscribe(operation)
                 case push_v1.Hello():
                     self._client = operation.client
                     self._ok(operation.id)
@@ -290,12 +290,22 @@ class Session:
             consumer.block()
         self._ok(operation.id, subscription=name, window=consumer.window)
 
-    def _unsubscribe(self, operation: push_v1.Unsubscribe) -> None:
-        consumer = self._consumers.pop(operation.subscription, None)
+    async def _unsubscribe(self, operation: push_v1.Unsubscribe) -> None:
+        """The consumer leaves by the way its acks went, so that none of them comes too late."""
+        consumer = self._consumers.get(operation.subscription)
         if consumer is None:
             raise GatewayError("bad_request", f"this connection is not subscribed to {operation.subscription!r}")
-        self._services.engine.detach(consumer, self._services.clock())
-        self._ok(operation.id)
+        consumer.block()
+        await self._services.settle.put(
+            Settlement(consumer, [], partial(self._unsubscribed, operation.id), leaves=True)
+        )
+        self._consumers.pop(operation.subscription, None)  # it may have been deleted meanwhile
+
+    def _unsubscribed(self, reference: push_v1.Reference, settlement: Settlement) -> None:
+        if settlement.error is not None:
+            self._offer(push_v1.encode_error(settlement.error, reference))
+        else:
+            self._ok(reference)
 
     def _subscription_deleted(self, name: str) -> None:
         del self._consumers[name]

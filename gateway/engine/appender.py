@@ -44,6 +44,7 @@ class Appender:
     def append(self, batches: Sequence[Batch], now: int) -> None:
         """Give every message that has no result yet its place, in order. Raises StoreError once the store failed.
 
+        Who gets them is asked once more: subscriptions may have come and gone since the batch was routed.
         Batches of plain messages that go the same way are written as one: a single publish then costs little more
         than one message of a large batch does.
         """
@@ -55,7 +56,7 @@ class Appender:
                 route = cast("Route", batches[done].routes[0])
                 while stop < len(batches) and _is_uniform(batches[stop]) and batches[stop].routes[0] is route:
                     stop += 1
-                self._append_plain(segment, batches[done:stop], route, now)
+                self._append_plain(segment, batches[done:stop], self.catalogue.route(route.topic), now)
             else:
                 self._append_any(segment, batches[done], now)
             for batch in batches[done:stop]:
@@ -80,7 +81,7 @@ class Appender:
 
     def _append_any(self, segment: Segment, batch: Batch, now: int) -> None:
         messages: Sequence[Message] = batch.messages
-        routes = cast("Sequence[Route]", batch.routes)
+        routes = [self.catalogue.route(route.topic) for route in cast("Sequence[Route]", batch.routes)]
         if len(routes) < len(messages):
             routes = [routes[0]] * len(messages)
         self._recognise(batch, now)
@@ -163,7 +164,10 @@ def _mark(
     flags: list[int] = []
     stored: list[bytes] = []
     for position, (message, body) in enumerate(zip(messages, bodies, strict=True), first):
-        flag: int = Flag.OWN_ID if message.id is not None else Flag.NONE
+        flag: int = Flag.NONE
+        if message.id is not None:
+            flag = Flag.OWN_ID
+            segment.ids_ms = now
         if message.delay_ms or message.ttl_ms:
             flag |= Flag.TIMED
             due_ms = now + message.delay_ms if message.delay_ms else 0

@@ -130,7 +130,10 @@ class Engine(Protocol):
         """Wait until `take` may have something."""
 
     def take(self, now: int) -> tuple[Consumer, Delivery] | None:
-        """The next delivery that is due, and who gets it. `delivery.bodies` may still have to be read: see `load`."""
+        """The next delivery that is due, and who gets it. `delivery.bodies` may still have to be read: see `load`.
+
+        None: nothing for now. There may be more to look at all the same; `wait_ready` returns at once then.
+        """
 
     def is_loaded(self, delivery: Delivery) -> bool: ...
 

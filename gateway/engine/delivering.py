@@ -25,7 +25,7 @@ class Turns:
 
     def mark(self, subscription: Subscription) -> None:
         """Give `subscription` a turn, where it can use one."""
-        if subscription.takers and not (subscription.loading or subscription.settings.paused or subscription.deleted):
+        if subscription.takers and not subscription.held_up:
             self._ready[subscription] = None
             self._marked.set()
 
@@ -37,7 +37,7 @@ class Turns:
         while self._ready:
             subscription = next(iter(self._ready))
             del self._ready[subscription]
-            if not (subscription.loading or subscription.settings.paused):
+            if not subscription.held_up:
                 return subscription
         return None
 
@@ -49,7 +49,7 @@ class Turns:
 
 
 class Deliveries:
-    """Makes deliveries of leases. Where a body is no longer in memory, the subscription waits until it has been read."""
+    """Makes deliveries of leases. Where a body is not in memory, the subscription waits until it has been read."""
 
     def __init__(self, reader: Reader, turns: Turns) -> None:
         self._reader = reader
@@ -76,6 +76,11 @@ class Deliveries:
                 break
             delivery.bodies += bodies
         return delivery
+
+    @property
+    def loading(self) -> int:
+        """Deliveries whose bodies have still to be read: no segment may go meanwhile."""
+        return len(self._loading)
 
     def is_loaded(self, delivery: Delivery) -> bool:
         return delivery not in self._loading

@@ -23,7 +23,11 @@ class DoomedMessages:
     async def take(self) -> list[DeadLetter]:
         """All that was collected since the last call."""
         doomed, self._doomed = self._doomed, []
-        return [await self._letter(item, piece) for item in doomed for piece in _single(item.slice)]
+        letters: list[DeadLetter] = []
+        for item in doomed:
+            if not item.subscription.deleted:  # or its messages may be gone
+                letters += [await self._letter(item, piece) for piece in _single(item.slice)]
+        return letters
 
     async def _letter(self, item: Doomed, piece: Slice) -> DeadLetter:
         subscription = item.subscription

@@ -46,7 +46,8 @@ class EmbeddedEngine:
         self._wheel: Clockwork = Wheel(config.deliver.tick_ms, now)
         self._catalogue = Catalogue(self._wheel, config.deliver.subscriptions_max)
         self._bodies = Bodies(config.store.cache_bytes, 0)
-        self._dedup = Dedup(config.limits.dedup_window_s * 1000, config.limits.dedup_ids_max, now)
+        window_ms = config.limits.dedup_window_s * 1000
+        self._dedup = Dedup(window_ms, config.limits.dedup_ids_max, now - window_ms)  # what is found is older than now
         self._log = Log(config.store, files)
         self._log.snapshot = self._snapshot
         self._log.releasable = self._releasable
@@ -110,7 +111,9 @@ class EmbeddedEngine:
 
     def _releasable(self, segment: Segment) -> bool:
         known = self._catalogue.by_number
-        return not self._pins and not any(known[n].holds(segment) for n in segment.queues if n in known)
+        if self._pins or self._deliveries.loading or segment.ids_ms + self._dedup.window_ms > self._clock():
+            return False
+        return not any(known[n].holds(segment) for n in segment.queues if n in known)
 
     # ------------------------------------------------------------------------------------------- publishing
 
@@ -163,7 +166,6 @@ class EmbeddedEngine:
 
     async def _fill(self, subscription: Subscription) -> None:
         """Find the past of a subscription that starts at the start. It is given nothing before that is done."""
-        subscription.loading = True
         self._pins += 1
         try:
             ranges = await trio.to_thread.run_sync(
@@ -175,7 +177,6 @@ class EmbeddedEngine:
             )
         finally:
             self._pins -= 1
-            subscription.loading = False
         if subscription.deleted:
             return
         filled(subscription, ranges)
@@ -274,13 +275,16 @@ class EmbeddedEngine:
                 consumer.size_max,
                 now,
             )
-            if leases or subscription.front != front:
+            moved = bool(leases or subscription.news) or subscription.front != front
+            if moved:
                 self._turns.mark(subscription)  # perhaps more; behind the others, so that all get their turn
             self._write_news(subscription, now)
             if leases:
                 if consumer.once:
                     consumer.block()
                 return consumer, self._deliveries.make(subscription, leases)
+            if moved:
+                return None  # much was looked at and nothing due: others run before it goes on
         return None
 
     def is_loaded(self, delivery: Delivery) -> bool:
@@ -315,6 +319,8 @@ class EmbeddedEngine:
             self._write_news(consumer.subscription, now, lazy=settlement.done is None)
             self._turns.mark(consumer.subscription)
             _tell_released(consumer)
+            if settlement.leaves:
+                self.detach(consumer, now)
         if settlement.done is not None:
             self._log.submit(settlement)
 
@@ -346,7 +352,11 @@ class EmbeddedEngine:
             subscription.doomed.clear()
 
     async def dead_letters(self) -> list[DeadLetter]:
-        return await self._doomed.take()
+        self._pins += 1
+        try:
+            return await self._doomed.take()
+        finally:
+            self._pins -= 1
 
     def bury(self, dead: DeadLetter, now: int) -> None:
         subscription, piece = dead.handle

@@ -34,15 +34,14 @@ def _search(files: Files, segment: Segment, trie: TopicTrie[bool], limit: int, r
     wanted: set[int] = set()
     with files.map(segment.file) as data:
         for head in records.heads(data, len(records.MAGIC), min(segment.size, len(data))):
+            if head.position >= limit:
+                return  # what follows may still be on its way into the file
             if head.kind == Kind.ROUTE:
                 topic = orjson.loads(data[head.body : head.end])["topic"]
                 if trie.match(topic):
                     wanted.add(head.number)
-            elif head.kind == Kind.MESSAGE:
-                if head.position >= limit:
-                    return
-                if head.number in wanted:
-                    if ranges and ranges[-1][1] == head.position - 1:
-                        ranges[-1] = (ranges[-1][0], head.position)
-                    else:
-                        ranges.append((head.position, head.position))
+            elif head.kind == Kind.MESSAGE and head.number in wanted:
+                if ranges and ranges[-1][1] == head.position - 1:
+                    ranges[-1] = (ranges[-1][0], head.position)
+                else:
+                    ranges.append((head.position, head.position))

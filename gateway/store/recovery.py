@@ -21,7 +21,7 @@ from gateway.store import checkpoint as checkpoints
 from gateway.store import record as records
 from gateway.store.checkpoint import Checkpoint
 from gateway.store.files import Files
-from gateway.store.record import Kind, Record
+from gateway.store.record import Flag, Kind, Record
 from gateway.store.segment import Segment, read_all, read_front
 
 LOCK_NAME: Final = "lock"
@@ -218,6 +218,8 @@ def _index(
             )
         topic, numbers = routes[record.number]
         segment.offsets.append(record.offset)
+        if record.flags & Flag.OWN_ID:
+            segment.ids_ms = record.time_ms
         for number in numbers:
             segment.route_to(number, position, position)
         due_ms, expires_ms, _ = records.split_times(record)

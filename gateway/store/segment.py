@@ -25,7 +25,19 @@ class Segment:
     """Invariants: `offsets[i]` is where the record of position `base + i` begins; `queues[n]` are pairs lo, hi of
     closed ranges, ascending and disjoint, all of them within [base, end)."""
 
-    __slots__ = ("base", "created_ms", "file", "number", "offsets", "path", "queues", "routes", "size", "timed")
+    __slots__ = (
+        "base",
+        "created_ms",
+        "file",
+        "ids_ms",
+        "number",
+        "offsets",
+        "path",
+        "queues",
+        "routes",
+        "size",
+        "timed",
+    )
 
     def __init__(self, number: int, path: Path, base: int, created_ms: int) -> None:
         self.number = number
@@ -38,6 +50,7 @@ class Segment:
         self.queues: dict[int, array[int]] = {}  # subscription number -> lo, hi, lo, hi, ...
         self.timed: dict[int, tuple[int, int]] = {}  # position -> due_ms, expires_ms, where it has any
         self.routes: dict[tuple[str, tuple[int, ...]], int] = {}  # what ROUTE records of this file define
+        self.ids_ms = 0  # time of its last message with an id of the producer's; 0 none
 
     @property
     def end(self) -> int:

@@ -55,6 +55,26 @@ def test_a_batch_is_what_waits_of_one_frame() -> None:
     assert [[m.position for m in attachment.take_many(2, 0.0)] for _ in range(3)] == [[1, 2], [3], [4]]
 
 
+def test_a_redelivery_that_waits_is_not_handed_out_once_the_message_is_settled() -> None:
+    attachment = attached()
+    attachment.receive(frame(1, 2), 0.0)
+    first, second = attachment.take(0.0), attachment.take(0.0)
+    assert first is not None
+    assert second is not None
+    again = frame(1, 2, 3)
+    again.attempts = {"1": 2, "2": 2}
+    attachment.receive(again, 1.1)
+    first.ack_nowait()
+    assert [message.position for message in attachment.take_many(10, 1.2)] == [2, 3]
+    second.nack_nowait()
+    assert attachment.take(1.2) is None
+    lone = frame(7)
+    lone.attempts = {"7": 2}
+    attachment.receive(lone, 1.2)
+    attachment.settle("ack", 7)
+    assert attachment.take(1.2) is None
+
+
 def test_after_its_end_nothing_is_handed_out_and_nothing_kept() -> None:
     attachment = attached()
     attachment.receive(frame(1, 2), 0.0)

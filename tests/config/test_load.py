@@ -97,9 +97,9 @@ def test_what_is_wrong_in_the_environment_is_named_with_its_variable_and_mend(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("listen.data", "8080", "flag --data: '8080': must be HOST:PORT, such as 127.0.0.1:8080"),
-        ("deliver.tick_ms", 0, "flag --tick-ms: 0 is too small; the least is 1"),
-        ("log.level", "loud", "flag --level: 'loud': use debug, info, warning or error"),
+        ("listen.data", "8080", "flag --listen: '8080': must be HOST:PORT, such as 127.0.0.1:8080"),
+        ("deliver.tick_ms", 0, "flag deliver.tick_ms: 0 is too small; the least is 1"),
+        ("log.level", "loud", "flag --log-level: 'loud': use debug, info, warning or error"),
     ],
 )
 def test_what_is_wrong_in_a_flag_is_named_with_its_flag_and_mend(name: str, value: Any, message: str) -> None:

@@ -174,6 +174,18 @@ async def test_unsubscribing_gives_back_at_once(node: Node, connect: Connect) ->
             assert statistics(node).in_flight == 1
 
 
+async def test_an_ack_right_before_the_unsubscribe_counts(node: Node, connect: Connect) -> None:
+    await subscription(node)
+    async with connect(node.address) as client:
+        for place in range(1, 11):
+            await call(client, SUBSCRIBE)
+            await client.send(publish("acked in time"))
+            assert places(await client.receive()) == [place]
+            await client.send(settle("ack", [place, place]))
+            await call(client, {"op": "unsubscribe", "id": 2, "subscription": "orders"})
+            assert statistics(node).acked == place
+
+
 async def test_unsubscribing_from_what_one_is_not_subscribed_to_is_an_error(node: Node, connect: Connect) -> None:
     await subscription(node)
     async with connect(node.address) as client:

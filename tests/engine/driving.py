@@ -108,7 +108,8 @@ class Driven:
     def batch(
         self, *messages: Message, durability: Durability = Durability.FSYNCED, done: trio.Event | None = None
     ) -> Batch:
-        batch = Batch(list(messages), durability, 0, lambda _batch: done.set() if done else None)
+        told = trio.Event() if done is None else done
+        batch = Batch(list(messages), durability, 0, lambda _batch: told.set())
         batch.topics = {each.topic for each in messages}
         batch.plain = all(
             each.id is None
