@@ -6,11 +6,12 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from gateway.edge.handshake import check_upgrade
 from gateway.edge.http import HttpConnection
 from gateway.edge.longpoll import LongPoll
 from gateway.edge.publish import Publisher
 from gateway.edge.stream import OutboxStream
-from gateway.edge.websocket import Services, Session, check_upgrade
+from gateway.edge.websocket import Services, Session
 from gateway.errors import GatewayError
 from gateway.wire.http import Request, Response, error_response
 

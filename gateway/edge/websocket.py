@@ -7,7 +7,6 @@ wait for the disk are written by the stage that knows them, so a client may have
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -20,6 +19,7 @@ import trio_websocket
 from gateway.broker.lease import Consumer
 from gateway.config import Config
 from gateway.edge.connections import Connections, ConnectionView
+from gateway.edge.handshake import BorrowedStream, replay
 from gateway.edge.publish import check_batch
 from gateway.edge.stream import RECEIVE_BYTES, OutboxStream
 from gateway.edge.watchdog import Watchdog
@@ -36,13 +36,8 @@ from gateway.wire.websocket import close_frame, text_frame
 _log = structlog.get_logger("gateway.websocket")
 ABNORMAL: Final = 1006
 _SMOOTHING_S: Final = 2.0
-_HANDSHAKE: Final = (
-    b"GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: %b\r\nSec-WebSocket-Key: %%b\r\n\r\n"
-) % push_v1.SUBPROTOCOL.encode()
 _FAILED: Final = (1002, 1007)
 """A client that speaks no WebSocket, or text that is not UTF-8: the library ends, but does not say so."""
-_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 @attrs.frozen
@@ -57,64 +52,6 @@ class Services:
     watchdog: Watchdog
     clock: Callable[[], int]
     node: str
-
-
-def check_upgrade(request: Request) -> None:
-    """Refuse an upgrade that cannot become a session of this protocol."""
-    if request.header(b"sec-websocket-version") != b"13":
-        raise GatewayError("upgrade_required", "the handshake needs Sec-WebSocket-Version: 13")
-    if _KEY.fullmatch(request.header(b"sec-websocket-key") or b"") is None:
-        raise GatewayError("bad_request", "the handshake needs a Sec-WebSocket-Key: 16 bytes in base64")
-    offered = b",".join(value for name, value in request.headers if name == b"sec-websocket-protocol")
-    if push_v1.SUBPROTOCOL.encode() not in [word.strip() for word in offered.split(b",")]:
-        raise GatewayError(
-            "bad_request",
-            f"the handshake must offer the subprotocol {push_v1.SUBPROTOCOL} (Sec-WebSocket-Protocol)",
-        )
-
-
-def replay(request: Request) -> bytes:
-    """The handshake for the library to read: what it needs, and nothing else that it could choke on."""
-    return _HANDSHAKE % request.header(b"sec-websocket-key")
-
-
-class BorrowedStream(trio.abc.Stream):
-    """The stream as trio-websocket has it: first the handshake that we have read already, and behind it the rest.
-
-    Closing it ends the library's use of it only, and leaves us the last word.
-    """
-
-    __slots__ = ("_handshake", "_rest", "_stream", "accepted", "closed")
-
-    def __init__(self, stream: OutboxStream, handshake: bytes, rest: bytes) -> None:
-        self.accepted = trio.Event()  # before that, the library would drop what comes behind the handshake
-        self.closed = False
-        self._stream = stream
-        self._handshake = handshake
-        self._rest = rest
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        if self.closed:
-            raise trio.ClosedResourceError
-        if self._handshake:
-            data, self._handshake = self._handshake, b""
-            return data
-        if not self.accepted.is_set():
-            await self.accepted.wait()
-        if self._rest:
-            data, self._rest = self._rest, b""
-            return data
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_drained()
-
-    async def aclose(self) -> None:
-        self.closed = True
-        await trio.lowlevel.checkpoint()
 
 
 class Session:

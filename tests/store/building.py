@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from gateway.store import record as records
 from gateway.store.checkpoint import Checkpoint
 from gateway.store.files import Files
 from gateway.store.record import Kind, Record
-from gateway.store.recovery import Recovered, recover, segment_name
+from gateway.store.recovery import LOCK_NAME, Recovered, recover, segment_name
 
 EPOCH = "0badf00d"
 NOW_MS = 1_795_326_701_000
@@ -127,6 +130,29 @@ def recovered(directory: Path, files: Files | None = None) -> tuple[Recovered, T
     for segment in found.segments:
         files.close(segment.file)
     return found, told
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[int]:
+    """Another process holds the store in `directory`; its id."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(directory / LOCK_NAME)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        try:
+            yield process.pid
+        finally:
+            process.kill()
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from gateway.store.files import Files
+print(Files().lock(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
 
 
 def contents(directory: Path) -> dict[str, bytes]:

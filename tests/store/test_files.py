@@ -1,37 +1,15 @@
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway.store.files import Files
-
-HOLD_LOCK = """
-import sys
-from pathlib import Path
-from gateway.store.files import Files
-print(Files().lock(Path(sys.argv[1])), flush=True)
-sys.stdin.read()
-"""
+from tests.store.building import locked
 
 
 @pytest.fixture
 def files() -> Files:
     return Files()
-
-
-@pytest.fixture
-def holder(tmp_path: Path) -> Iterator[int]:
-    """The process id of another process that holds `tmp_path/lock`."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD_LOCK, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline()
-        yield process.pid
-        process.kill()
 
 
 def test_a_write_is_whole_however_little_the_kernel_takes_at_a_time(
@@ -97,8 +75,9 @@ def test_a_map_shows_the_whole_file_and_cannot_change_it(files: Files, tmp_path:
     files.close(file)
 
 
-def test_the_lock_is_one_process_s_and_names_it(files: Files, tmp_path: Path, holder: int) -> None:
-    assert files.lock(tmp_path / "lock") == str(holder)
+def test_the_lock_is_one_process_s_and_names_it(files: Files, tmp_path: Path) -> None:
+    with locked(tmp_path) as holder:
+        assert files.lock(tmp_path / "lock") == str(holder)
 
 
 def test_the_lock_of_a_dead_process_is_free(files: Files, tmp_path: Path) -> None:

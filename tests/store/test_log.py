@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,7 @@ from gateway.store.log import Log
 from gateway.store.record import Kind
 from gateway.store.recovery import Recovered, segment_name
 from gateway.testing.faulty import FaultyFiles
-from tests.store.building import NOW_MS, Told, recovered, segments
-from tests.store.test_files import HOLD_LOCK
+from tests.store.building import NOW_MS, Told, locked, recovered, segments
 
 FIRST, SECOND = segment_name(1), segment_name(2)
 
@@ -104,18 +101,13 @@ async def test_two_new_stores_have_different_epochs(tmp_path: Path) -> None:
 
 
 def test_a_store_that_another_process_holds_is_refused_with_its_id(tmp_path: Path) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD_LOCK, str(tmp_path / "lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline()
-        why = f"{tmp_path}: is in use by process {process.pid}; stop it, or name another directory with --data"
-        opened = Opened(tmp_path)
-        with pytest.raises(StoreLockedError) as caught:
-            opened.open()
-        assert str(caught.value) == why
-        opened.close()
-        process.kill()
+    opened = Opened(tmp_path)
+    with locked(tmp_path) as holder, pytest.raises(StoreLockedError) as caught:
+        opened.open()
+    opened.close()
+    assert str(caught.value) == (
+        f"{tmp_path}: is in use by process {holder}; stop it, or name another directory with --data"
+    )
 
 
 def test_a_store_that_was_closed_can_be_opened_again(tmp_path: Path) -> None:

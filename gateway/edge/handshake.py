@@ -1,0 +1,77 @@
+"""From an HTTP request to a WebSocket: what is asked of the handshake, and the stream as the library has it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import trio
+
+from gateway.edge.stream import OutboxStream
+from gateway.errors import GatewayError
+from gateway.wire import push_v1
+from gateway.wire.http import Request
+
+_HANDSHAKE: Final = (
+    b"GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: %b\r\nSec-WebSocket-Key: %%b\r\n\r\n"
+) % push_v1.SUBPROTOCOL.encode()
+_KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
+
+
+def check_upgrade(request: Request) -> None:
+    """Refuse an upgrade that cannot become a session of this protocol."""
+    if request.header(b"sec-websocket-version") != b"13":
+        raise GatewayError("upgrade_required", "the handshake needs Sec-WebSocket-Version: 13")
+    if _KEY.fullmatch(request.header(b"sec-websocket-key") or b"") is None:
+        raise GatewayError("bad_request", "the handshake needs a Sec-WebSocket-Key: 16 bytes in base64")
+    offered = b",".join(value for name, value in request.headers if name == b"sec-websocket-protocol")
+    if push_v1.SUBPROTOCOL.encode() not in [word.strip() for word in offered.split(b",")]:
+        raise GatewayError(
+            "bad_request",
+            f"the handshake must offer the subprotocol {push_v1.SUBPROTOCOL} (Sec-WebSocket-Protocol)",
+        )
+
+
+def replay(request: Request) -> bytes:
+    """The handshake for the library to read: what it needs, and nothing else that it could choke on."""
+    return _HANDSHAKE % request.header(b"sec-websocket-key")
+
+
+class BorrowedStream(trio.abc.Stream):
+    """The stream as trio-websocket has it: first the handshake that we have read already, and behind it the rest.
+
+    Closing it ends the library's use of it only, and leaves us the last word.
+    """
+
+    __slots__ = ("_handshake", "_rest", "_stream", "accepted", "closed")
+
+    def __init__(self, stream: OutboxStream, handshake: bytes, rest: bytes) -> None:
+        self.accepted = trio.Event()  # before that, the library would drop what comes behind the handshake
+        self.closed = False
+        self._stream = stream
+        self._handshake = handshake
+        self._rest = rest
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self.closed:
+            raise trio.ClosedResourceError
+        if self._handshake:
+            data, self._handshake = self._handshake, b""
+            return data
+        if not self.accepted.is_set():
+            await self.accepted.wait()
+        if self._rest:
+            data, self._rest = self._rest, b""
+            return data
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_drained()
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
