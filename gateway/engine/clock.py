@@ -24,10 +24,14 @@ class Clock:
         self._monotonic = monotonic or trio.current_time
         self._began = self._steered = self._monotonic()
         self._offset = date() - self._began
+        self._shown = 0
 
     def __call__(self) -> int:
         """Milliseconds since the epoch."""
-        return int((self._monotonic() + self._offset) * 1000)
+        now = int((self._monotonic() + self._offset) * 1000)
+        if now > self._shown:  # not so just behind a correction backwards
+            self._shown = now
+        return self._shown
 
     def steer(self) -> None:
         """Correct a little of the difference to the date; called by the tick."""

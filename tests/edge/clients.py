@@ -141,9 +141,17 @@ def _lost(closed: websockets.exceptions.ConnectionClosed) -> ClosedError:
 
 @asynccontextmanager
 async def connect_websockets(address: str) -> AsyncIterator[WebSocketClient]:
-    async with websockets.trio.client.connect(
-        f"ws://{address}/v1/connect", subprotocols=[Subprotocol("push.v1.json")], max_size=2**26, proxy=None
-    ) as connection:
+    host, _, port = address.rpartition(":")
+    async with (
+        await trio.open_tcp_stream(host, int(port)) as stream,
+        websockets.trio.client.connect(
+            f"ws://{address}/v1/connect",
+            stream=stream,
+            subprotocols=[Subprotocol("push.v1.json")],
+            max_size=2**26,
+            proxy=None,
+        ) as connection,
+    ):
         assert connection.subprotocol == "push.v1.json"
         client = WebsocketsClient(connection)
         client.welcome = await client.receive()

@@ -761,9 +761,11 @@ async def test_a_client_that_takes_nothing_is_cut(start_node: StartNode) -> None
 
 
 async def test_a_library_that_is_refused_reads_why(node: Node) -> None:
-    with pytest.raises(InvalidStatus) as caught:
-        async with websockets_connect(f"ws://{node.address}/v1/connect", proxy=None):
-            pass
+    uri = f"ws://{node.address}/v1/connect"
+    async with open_http(node.address) as http:
+        with pytest.raises(InvalidStatus) as caught:
+            async with websockets_connect(uri, stream=http.stream, proxy=None):
+                pass
     response = caught.value.response
     assert response.status_code == 400
     assert orjson.loads(response.body)["code"] == "bad_request"
