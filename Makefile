@@ -26,7 +26,7 @@ crash: .venv/installed-dev ## kill -9 under load, 50 times (a few are part of ma
 	CRASH_CYCLES=$(or $(CYCLES),50) $(BIN)/python -m pytest tests/crash $(ARGS)
 
 fuzz: .venv/installed-dev ## the tests that draw their own examples, with 100 times as many of them
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/kit tests/store tests/broker tests/wire -k 'model or any or every or hypothesis or round' $(ARGS)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis tests/kit tests/store tests/broker tests/wire $(ARGS)
 
 soak: .venv/installed-dev ## a steady load for MINUTES=30 on a gateway of its own; every message must arrive
 	$(BIN)/gateway bench --rate 2000 --messages $$(( $(or $(MINUTES),30) * 120000 ))

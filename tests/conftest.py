@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ from gateway import config
 from gateway.node import Node
 
 settings.register_profile("gateway", deadline=None)  # two shared cores: a slow run is no failure
-settings.load_profile("gateway")
+settings.register_profile("fuzz", deadline=None, max_examples=10_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gateway"))
 
 Log = list[MutableMapping[str, Any]]
 StartNode = Callable[..., Awaitable[Node]]
