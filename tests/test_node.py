@@ -19,6 +19,7 @@ import trio.testing
 from gateway import node as node_module
 from gateway.config import Config
 from gateway.errors import ConfigError, StoreError, StoreLockedError
+from gateway.model import Settlement
 from gateway.node import Node
 from gateway.store.files import Files
 from tests.conftest import Log, StartNode, quick_config, running
@@ -137,6 +138,24 @@ async def test_a_websocket_client_is_told_may_finish_and_is_closed(start_node: S
         await client.send_bytes(masked_frame(CLOSE, payload))
         await client.end()
     assert node.connections.closes == {3013: 1}
+
+
+async def test_an_unsubscribe_is_answered_before_the_end(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with holding(node) as client:
+        held: list[Settlement] = []
+
+        async def hold(settlement: Settlement, _messages: int = 1) -> None:
+            held.append(settlement)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(node.settle.ring, "put", hold)
+            await client.send({"op": "unsubscribe", "id": "u", "subscription": "orders"})
+            await in_time(lambda: bool(held))
+            node.stop()
+            assert (await client.receive())["op"] == "drain"
+        await node.settle.ring.put(held[0])
+        assert await client.receive() == {"op": "ok", "id": "u"}
+        assert await client.close_code() == 3013
 
 
 async def test_a_client_with_nothing_in_hand_is_closed_at_once(node: Node) -> None:

@@ -233,19 +233,23 @@ class Session:
         if consumer is None:
             raise GatewayError("bad_request", f"this connection is not subscribed to {operation.subscription!r}")
         consumer.block()
+        self._unanswered += 1
         await self._services.settle.put(
             Settlement(consumer, [], partial(self._unsubscribed, operation.id), leaves=True)
         )
         self._consumers.pop(operation.subscription, None)  # it may have been deleted meanwhile
 
     def _unsubscribed(self, reference: push_v1.Reference, settlement: Settlement) -> None:
+        self._unanswered -= 1
         if settlement.error is not None:
             self._offer(push_v1.encode_error(settlement.error, reference))
         else:
             self._ok(reference)
+        self._perhaps_drained()
 
     def _subscription_deleted(self, name: str) -> None:
-        del self._consumers[name]
+        if self._consumers.pop(name, None) is None:
+            return  # this connection has unsubscribed, and its leaving is on its way
         error = GatewayError("subscription_deleted", f"subscription {name!r} was deleted")
         self._offer(push_v1.encode_error(error))
         self.close(error.kind.close, error.message)

@@ -13,7 +13,7 @@ import trio_websocket
 from websockets.exceptions import InvalidStatus
 from websockets.trio.client import connect as websockets_connect
 
-from gateway.model import JSON_DEPTH_MAX
+from gateway.model import JSON_DEPTH_MAX, Settlement
 from gateway.node import Node
 from tests.conftest import StartNode
 from tests.edge.bystander import positions, statistics, subscription, untouched
@@ -184,6 +184,29 @@ async def test_an_ack_right_before_the_unsubscribe_counts(node: Node, connect: C
             await client.send(settle("ack", [place, place]))
             await call(client, {"op": "unsubscribe", "id": 2, "subscription": "orders"})
             assert statistics(node).acked == place
+
+
+async def test_a_subscription_may_be_deleted_while_its_reader_unsubscribes(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await subscription(node)
+    async with untouched(node), consumer(node) as client:
+        settlements: list[Settlement] = []
+
+        async def hold(settlement: Settlement, _messages: int = 1) -> None:
+            settlements.append(settlement)
+
+        with monkeypatch.context() as held:
+            held.setattr(node.settle.ring, "put", hold)
+            await client.send({"op": "unsubscribe", "id": "u", "subscription": "orders"})
+            with trio.fail_after(5):
+                while not settlements:
+                    await trio.sleep(0.002)
+        await node.engine.delete_subscription("orders")
+        await node.settle.ring.put(settlements[0])
+        assert await client.receive() == {"op": "ok", "id": "u"}  # and is not closed for what it has left
+        await client.send({"op": "hello", "id": 1})
+        assert await client.receive() == {"op": "ok", "id": 1}
 
 
 async def test_unsubscribing_from_what_one_is_not_subscribed_to_is_an_error(node: Node, connect: Connect) -> None:

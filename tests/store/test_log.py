@@ -460,12 +460,15 @@ async def test_room_is_waited_for_while_too_much_waits_for_the_disk(open_log: Op
 
 async def test_room_is_not_waited_for_once_the_store_has_failed(open_log: Open, nursery: trio.Nursery) -> None:
     opened = open_log(pending_bytes_max=1000)
-    opened.disk.fail("write")
+    held = opened.disk.hold("sync")
+    opened.disk.fail("sync")
+    failed = await blocks(nursery, lambda: expect_failure(opened.log.run))
     opened.publish(b"x" * 1000)
     done = await blocks(nursery, opened.log.wait_room)
-    with pytest.raises(StoreError):
-        await opened.log.run()
+    await reached(held)
+    held.release()
     with trio.fail_after(5):
+        await failed.wait()
         await done.wait()
     await finishes(nursery, opened.log.wait_room)
 

@@ -9,11 +9,12 @@ import pytest
 from gateway.errors import StoreError
 from gateway.store import checkpoint as checkpoints
 from gateway.store.files import Files
-from gateway.store.record import MAGIC, Kind
+from gateway.store.record import MAGIC, Flag, Kind
 from gateway.store.recovery import recover, segment_name
 from gateway.testing.faulty import FaultyFiles
 from tests.store.building import (
     EPOCH,
+    NOW_MS,
     SegmentFile,
     Told,
     body_of,
@@ -67,12 +68,23 @@ def test_messages_are_told_with_their_route_and_times(tmp_path: Path) -> None:
     file.route(2, "b", [])
     file.message(b'{"n":1}', 2)
     file.message(b'{"n":2}', 1, due_ms=10, expires_ms=20)
-    file.message(b'{"n":3}', 1)
+    file.message(b'{"n":3}', 1, expires_ms=30)
     file.write(tmp_path)
     found, told = recovered(tmp_path)
     assert told.messages == [(1, "b", (), True), (2, "a", (3, 5), True), (3, "a", (3, 5), True)]
-    assert found.segments[0].timed == {2: (10, 20)}
+    assert found.segments[0].timed == {2: (10, 20), 3: (0, 30)}
     assert {number: list(queue) for number, queue in found.segments[0].queues.items()} == {3: [2, 3], 5: [2, 3]}
+
+
+def test_a_segment_knows_when_its_last_id_of_a_producer_came(tmp_path: Path) -> None:
+    file = SegmentFile.begin()
+    file.route(1, "a", [])
+    file.message(b"{}")
+    file.write(tmp_path)
+    assert recovered(tmp_path)[0].segments[0].ids_ms == 0
+    file.add(Kind.MESSAGE, b"{}", number=1, flags=Flag.OWN_ID)
+    file.write(tmp_path)
+    assert recovered(tmp_path)[0].segments[0].ids_ms == NOW_MS
 
 
 def test_control_records_are_told_in_order(tmp_path: Path) -> None:
