@@ -12,9 +12,6 @@ from gateway.model import Message, Start
 from gateway.store.recovery import segment_name
 from tests.engine.driving import BEGAN_MS, Driven, driven, message
 
-EVERYTHING = (0, 2**53 - 1)
-
-
 # -------------------------------------------------------------------------------------------------------------- repeats
 
 

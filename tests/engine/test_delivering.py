@@ -12,9 +12,6 @@ from gateway.store.recovery import segment_name
 from gateway.testing.faulty import FaultyFiles
 from tests.engine.driving import driven, message
 
-EVERYTHING = (0, 2**53 - 1)
-
-
 # ----------------------------------------------------------------------------------------------------- limits and turns
 
 
@@ -178,13 +175,14 @@ async def test_while_a_delivery_is_read_from_the_disk_the_next_waits(tmp_path: P
         assert not gateway.engine.is_loaded(cold[1])
         assert gateway.engine.take(gateway.now) is None
         await gateway.publish_many(1, "other.x")
+        await gateway.publish_many(1)
         await gateway.deliver()
         assert (client.received, other.received) == ([], [5])
         await gateway.engine.load(cold[1])
         gateway.engine.send(*cold, gateway.now)
         gateway.engine.handed(cold[1], gateway.now)
         await gateway.deliver()
-        assert client.received == [1, 2, 3, 4]
+        assert client.received == [1, 2, 3, 4, 6]
 
 
 async def test_a_segment_that_is_being_read_is_not_deleted(tmp_path: Path) -> None:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import trio
+
+from gateway.engine.base import DeadLetter
 from gateway.model import Verb
 from gateway.store.recovery import segment_name
+from gateway.testing.faulty import FaultyFiles
 from tests.engine.driving import driven, message
-
-EVERYTHING = (0, 2**53 - 1)
 
 
 async def test_a_message_whose_attempts_are_used_up_becomes_a_dead_letter(tmp_path: Path) -> None:
@@ -104,3 +106,29 @@ async def test_a_dead_letter_of_a_subscription_deleted_since_is_buried_without_a
         [dead] = await gateway.engine.dead_letters()
         await gateway.delete()
         gateway.engine.bury(dead, gateway.now)
+        assert gateway.engine.statistics().pending_bytes == 0
+
+
+async def test_no_segment_is_deleted_while_a_dead_letter_is_read_from_it(tmp_path: Path) -> None:
+    disk = FaultyFiles()
+    async with driven(tmp_path, disk, cache_bytes=0, segment_bytes=3000) as gateway, trio.open_nursery() as nursery:
+        await gateway.subscribe(attempts_max=1)
+        gateway.attach()
+        await gateway.publish_many(1)
+        await gateway.deliver()
+        gateway.pass_time(30_000)
+        held = disk.hold("read")
+        letters: list[DeadLetter] = []
+
+        async def read() -> None:
+            letters.extend(await gateway.engine.dead_letters())
+
+        nursery.start_soon(read)
+        await trio.to_thread.run_sync(held.reached.wait, 5)
+        await gateway.delete()
+        await gateway.seal()
+        assert (tmp_path / segment_name(1)).exists()
+        held.release()
+        while not letters:
+            await trio.lowlevel.checkpoint()
+        assert b'"position":1' in letters[0].body

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from gateway.errors import GatewayError, StoreError, StoreLockedError
 from gateway.model import Durability, Message, Start, Verb
@@ -14,9 +15,6 @@ from gateway.store.recovery import segment_name
 from gateway.testing.faulty import FaultyFiles
 from tests.engine.driving import BEGAN_MS, Driven, config, driven, message
 from tests.store.building import locked
-
-EVERYTHING = (0, 2**53 - 1)
-
 
 # -------------------------------------------------------------------------------------------------------------- the way
 
@@ -93,6 +91,55 @@ async def test_a_settlement_counts_what_it_met_and_what_it_did_not(tmp_path: Pat
         gateway.engine.detach(gone.consumer, gateway.now)
         done = await gateway.settle(gone, Verb.ACK, (1, 3), (3, 4))
         assert (done.counts[Verb.ACK], done.unknown) == (0, 4)
+
+
+async def test_a_settlement_is_answered_only_when_it_is_on_the_disk(tmp_path: Path) -> None:
+    disk = FaultyFiles()
+    async with driven(tmp_path, disk) as gateway, trio.open_nursery() as nursery:
+        await gateway.subscribe()
+        client = gateway.attach()
+        await gateway.publish_many(1)
+        await gateway.deliver()
+        held = disk.hold("sync")
+        answered = trio.Event()
+
+        async def ack() -> None:
+            await gateway.ack(client)
+            answered.set()
+
+        nursery.start_soon(ack)
+        await trio.to_thread.run_sync(held.reached.wait, 5)
+        await wait_all_tasks_blocked()
+        assert not answered.is_set()
+        held.release()
+        await gateway.wait(answered)
+
+
+async def test_what_one_held_who_leaves_is_the_other_s_at_once(tmp_path: Path) -> None:
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe()
+        gone = gateway.attach()
+        await gateway.publish_many(3)
+        await gateway.deliver()
+        stays = gateway.attach()
+        await gateway.deliver()
+        assert (gone.received, stays.received) == ([1, 2, 3], [])
+        gateway.engine.detach(gone.consumer, gateway.now)
+        await gateway.deliver()
+        assert stays.received == [1, 2, 3]
+
+
+async def test_what_ends_with_the_connection_of_its_last_attempt_has_ended_for_good(tmp_path: Path) -> None:
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe(attempts_max=1, dead_letter="")
+        client = gateway.attach()
+        await gateway.publish_many(2)
+        await gateway.deliver()
+        gateway.engine.detach(client.consumer, gateway.now)
+        assert gateway.statistics().dead_lettered == 2
+    async with driven(tmp_path) as gateway:
+        assert gateway.statistics().dead_lettered == 2
+        assert await gateway.consume() == []
 
 
 async def test_what_is_sent_to_one_that_has_left_goes_to_another(tmp_path: Path) -> None:
@@ -215,6 +262,22 @@ async def test_a_crash_while_the_past_is_searched_is_made_good_at_the_next_start
         assert await gateway.consume() == [1, 3, 4]
     async with driven(tmp_path) as gateway:
         assert (gateway.statistics().routed, await gateway.consume()) == (3, [])
+
+
+async def test_no_segment_is_deleted_while_the_past_is_searched(tmp_path: Path) -> None:
+    disk = FaultyFiles()
+    async with driven(tmp_path, disk, segment_bytes=3000) as gateway, trio.open_nursery() as nursery:
+        await gateway.publish_many(3)
+        held = disk.hold("map")
+        nursery.start_soon(lambda: gateway.subscribe(start=Start.START))
+        await trio.to_thread.run_sync(held.reached.wait, 5)
+        await gateway.seal()
+        assert (tmp_path / segment_name(1)).exists()
+        held.release()
+        while gateway.statistics().routed < 3:
+            await trio.lowlevel.checkpoint()
+        await gateway.seal()
+        assert await gateway.consume() == [1, 2, 3]
 
 
 async def test_nothing_is_delivered_to_a_subscription_whose_past_is_not_known_yet(

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config import Limits
@@ -182,7 +182,6 @@ messages_of_all_kinds = st.builds(
 )
 
 
-@settings(max_examples=200)
 @given(st.lists(messages_of_all_kinds, min_size=1, max_size=6))
 def test_the_short_way_says_the_same_as_the_long_one(messages: list[Message]) -> None:
     """What is accepted must not depend on the company it comes in."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
@@ -43,7 +43,6 @@ def data_of(message: Message) -> str:
 # --------------------------------------------------------------------------------------------------- byte for byte
 
 
-@settings(max_examples=60)
 @given(texts=st.lists(json_texts, min_size=1, max_size=3))
 def test_the_bytes_of_a_payload_in_an_array_stay_as_they_came(texts: list[str]) -> None:
     messages, errors = in_array(*map(message_with, texts))
@@ -51,7 +50,6 @@ def test_the_bytes_of_a_payload_in_an_array_stay_as_they_came(texts: list[str]) 
     assert [data_of(message) for message in messages] == texts
 
 
-@settings(max_examples=60)
 @given(texts=st.lists(json_texts, min_size=1, max_size=3))
 def test_they_stay_so_where_a_neighbour_is_wrong(texts: list[str]) -> None:
     messages, errors = in_array(*map(message_with, texts), '{"topic":1}')
@@ -59,7 +57,6 @@ def test_they_stay_so_where_a_neighbour_is_wrong(texts: list[str]) -> None:
     assert [data_of(message) for message in messages[:-1]] == texts
 
 
-@settings(max_examples=60)
 @given(texts=st.lists(json_texts.map(lambda text: text.replace("\n", " ")), min_size=1, max_size=3))
 def test_the_bytes_of_a_payload_in_a_line_stay_as_they_came(texts: list[str]) -> None:
     messages, errors = in_lines(*map(message_with, texts))
@@ -67,7 +64,6 @@ def test_the_bytes_of_a_payload_in_a_line_stay_as_they_came(texts: list[str]) ->
     assert [data_of(message) for message in messages] == texts
 
 
-@settings(max_examples=60)
 @given(text=json_texts)
 def test_what_the_strategy_calls_json_is_json(text: str) -> None:
     json.loads(text)

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import GatewayError
@@ -62,7 +62,6 @@ def test_a_publish_is_read() -> None:
     assert bytes(message.data) == b'{"x" : 1.0}'
 
 
-@settings(max_examples=60)
 @given(texts=st.lists(json_texts, min_size=1, max_size=3), spoilt=st.booleans())
 def test_the_bytes_of_a_payload_stay_as_they_came(texts: list[str], spoilt: bool) -> None:
     """Also where a message beside them is wrong."""
