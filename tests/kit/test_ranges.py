@@ -1,7 +1,12 @@
+import re
+import sys
+from typing import Final
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gateway.kit.chunk import RUNS_MAX, SIZE, Bits
 from gateway.kit.ranges import RangeSet, count, normalise
 
 SPACE = 60  # small, so that ranges meet often
@@ -106,6 +111,147 @@ def test_sets_with_other_floors_or_ranges_differ() -> None:
 def test_a_range_set_has_no_hash_because_it_changes() -> None:
     with pytest.raises(TypeError, match="unhashable"):
         hash(RangeSet())
+
+
+UNIVERSE: Final = 4 * SIZE
+
+places = st.one_of(
+    st.integers(0, UNIVERSE - 1),
+    st.builds(
+        lambda chunk, near: min(max(chunk * SIZE + near, 0), UNIVERSE - 1), st.integers(0, 4), st.integers(-3, 3)
+    ),
+)
+far_ranges = st.tuples(places, places).map(lambda pair: (min(pair), max(pair)))
+near_ranges = st.tuples(places, st.integers(0, 40)).map(lambda at: (at[0], min(at[0] + at[1], UNIVERSE - 1)))
+combs = st.tuples(st.integers(1, UNIVERSE - 10_000), st.integers(2 * RUNS_MAX, 9_000))
+changes = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["add", "add", "remove"]), st.one_of(near_ranges, far_ranges)),
+        st.tuples(st.sampled_from(["comb", "add", "remove"]), combs.map(lambda comb: (comb[0], sum(comb)))),
+    ),
+    max_size=12,
+)
+
+
+def bits(low: int, high: int) -> int:
+    """[low, high] as a model: a plain number, bit by bit."""
+    return (1 << high + 1) - (1 << low) if low <= high else 0
+
+
+def comb(low: int, high: int) -> int:
+    """Every other integer of [low, high]."""
+    return int("01" * ((high - low + 2) // 2), 2) << low
+
+
+def runs_of(model: int) -> list[tuple[int, int]]:
+    return [(run.start(), run.end() - 1) for run in re.finditer("1+", f"{model:b}"[::-1])]
+
+
+def changed(floor: int, steps: list[tuple[str, tuple[int, int]]]) -> tuple[RangeSet, int]:
+    """A set and its model, behind all the steps."""
+    ranges, model = RangeSet(floor), bits(0, floor - 1)
+    for verb, (low, high) in steps:
+        if verb == "add":
+            ranges.add(low, high)
+            model |= bits(low, high)
+        elif verb == "remove":
+            ranges.remove(low, high)
+            model &= ~bits(low, high)
+        else:
+            for value in range(low, high + 1, 2):
+                ranges.add(value, value)
+            model |= comb(low, high)
+    return ranges, model
+
+
+@given(floor=st.one_of(st.just(0), places), steps=changes, asked=far_ranges, value=places)
+@example(floor=0, steps=[("comb", (1, 9001)), ("add", (2, 9000))], asked=(0, 9000), value=5)
+@example(floor=0, steps=[("add", (3, 3 * SIZE)), ("add", (0, 2))], asked=(0, 9), value=5)
+@example(floor=0, steps=[("comb", (SIZE - 5000, SIZE + 5000)), ("add", (0, SIZE + 7))], asked=(0, UNIVERSE), value=SIZE)
+@example(floor=3 * SIZE, steps=[("remove", (SIZE - 1, SIZE + 1)), ("comb", (SIZE, SIZE + 8001))], asked=(0, 9), value=5)
+def test_a_range_set_of_many_chunks_is_a_set_of_integers(
+    floor: int, steps: list[tuple[str, tuple[int, int]]], asked: tuple[int, int], value: int
+) -> None:
+    ranges, model = changed(floor, steps)
+    runs = runs_of(model)
+    floor_of_model = runs.pop(0)[1] + 1 if model & 1 else 0
+    assert ranges.floor == floor_of_model
+    assert list(ranges) == runs
+    assert len(ranges) == len(runs)
+    assert bool(ranges) == bool(runs)
+    assert (value in ranges) == bool((model >> value) & 1)
+    assert ranges.count_in(*asked) == (model & bits(*asked)).bit_count()
+    assert list(ranges.gaps(*asked)) == runs_of(bits(*asked) & ~model)
+
+
+@given(floor=places, steps=changes)
+def test_a_set_comes_back_from_its_bytes(floor: int, steps: list[tuple[str, tuple[int, int]]]) -> None:
+    ranges, _ = changed(floor, steps)
+    again = RangeSet.decode(ranges.encode())
+    assert again == ranges
+    assert (again.floor, list(again)) == (ranges.floor, list(ranges))
+    built = RangeSet(ranges.floor, reversed(list(ranges)))
+    assert built.encode() == ranges.encode(), "bytes differ with the order of adding"
+
+
+def test_half_a_million_settled_in_the_worst_order_take_a_bit_each() -> None:
+    ranges = RangeSet(0)
+    for position in range(1, 500_000, 2):
+        ranges.add(position, position)
+    full = [chunk.bitmap for chunk in ranges._chunks if isinstance(chunk, Bits)]
+    assert len(full) == 500_000 // SIZE + 1
+    assert sum(map(sys.getsizeof, full)) < 500_000 / 8 * 1.1
+    assert len(ranges.encode()) < 500_000 / 8 * 1.1
+    assert next(ranges.gaps(300_001, 500_000)) == (300_002, 300_002)
+    assert ranges.count_in(0, 499_999) == 250_000
+
+
+def test_bits_that_were_filled_up_are_ranges_again_in_the_bytes() -> None:
+    ranges = RangeSet(0)
+    for position in [*range(1, 20_000, 2), *range(2, 20_000, 2)]:
+        ranges.add(position, position)
+    assert ranges.encode() == RangeSet(0, [(1, 19_999)]).encode()
+    assert len(ranges.encode()) < 50
+
+
+def test_what_is_far_above_the_floor_costs_no_more() -> None:
+    assert len(RangeSet(5, [(2**52, 2**52 + 1)]).encode()) < 50
+
+
+def test_a_remove_below_the_floor_lowers_it_and_keeps_what_is_above() -> None:
+    ranges = RangeSet(100, [(110, 120)])
+    ranges.remove(40, 49)
+    assert (ranges.floor, list(ranges)) == (40, [(50, 99), (110, 120)])
+    ranges.add(40, 49)
+    assert ranges == RangeSet(100, [(110, 120)])
+
+
+def test_a_remove_across_the_floor_lowers_it_and_takes_what_it_meets_above() -> None:
+    ranges = RangeSet(100, [(110, 120)])
+    ranges.remove(90, 114)
+    assert (ranges.floor, list(ranges)) == (90, [(115, 120)])
+
+
+def test_a_remove_of_nothing_changes_nothing() -> None:
+    ranges = RangeSet(100, [(110, 120)])
+    ranges.remove(9, 8)
+    ranges.remove(100, 109)
+    assert ranges == RangeSet(100, [(110, 120)])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x01",
+        b"\x02" + RangeSet(3).encode()[1:],
+        RangeSet(3).encode() + b"x",
+        RangeSet(3, [(5, 9)]).encode()[:-1],
+    ],
+)
+def test_bytes_that_are_no_set_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="set of ranges"):
+        RangeSet.decode(data)
 
 
 @given(many_ranges)
