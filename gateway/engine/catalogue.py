@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -112,8 +113,7 @@ class Catalogue:
                     "number": s.number,
                     "name": s.name,
                     "settings": encode_settings(s.settings),
-                    "floor": s.settled.floor,
-                    "ranges": list(s.settled),
+                    "settled": b64encode(s.settled.encode()).decode("ascii"),
                     "created": s.created,
                     "unfilled": s.unfilled,
                     "backfill": [pair for pair in s.backfill if pair[1] >= first],
@@ -128,9 +128,9 @@ class Catalogue:
         self._next_number = state["next_number"]
         for item in state["subscriptions"]:
             settings = decode_settings(item["settings"], None)
-            subscription = self._add(item["number"], item["name"], settings, item["floor"])
-            for low, high in item["ranges"]:
-                subscription.settled.add(low, high)
+            settled = _settled(item)
+            subscription = self._add(item["number"], item["name"], settings, settled.floor)
+            subscription.settled = settled
             subscription.created = item["created"]
             subscription.unfilled = item["unfilled"]
             subscription.backfill = [(low, high) for low, high in item["backfill"]]
@@ -166,6 +166,13 @@ class Catalogue:
             self.change(known, settings)
         else:
             self._add(document["number"], document["name"], settings, record.position)
+
+
+def _settled(item: dict[str, Any]) -> RangeSet:
+    """The settled set of a subscription in a checkpoint; the first checkpoints named each range."""
+    if "settled" in item:
+        return RangeSet.decode(b64decode(item["settled"]))
+    return RangeSet(item["floor"], item["ranges"])
 
 
 def filled(subscription: Subscription, ranges: list[tuple[int, int]]) -> None:

@@ -112,6 +112,17 @@ def test_a_snapshot_restores_everything(data: st.DataObject, count: int) -> None
     assert after.route("a.b").numbers == before.route("a.b").numbers
 
 
+def test_the_settled_ranges_of_the_first_checkpoints_are_read() -> None:
+    before, after = catalogue(), catalogue()
+    before.create("a", settings(), 30).settled.add(40, 41)
+    state = before.snapshot(1)
+    del state["subscriptions"][0]["settled"]
+    state["subscriptions"][0].update(floor=30, ranges=[[40, 41], [50, 50]])
+    after.restore(state)
+    assert after.known("a").settled == RangeSet(30, [(40, 41), (50, 50)])
+    assert after.known("a").front == 30
+
+
 def test_a_snapshot_leaves_out_what_is_gone_from_the_log() -> None:
     known = catalogue()
     known.create("a", settings(), 30).backfill = [(1, 4), (8, 12), (20, 20)]
