@@ -4,7 +4,7 @@ The way of the data is the shape of the tree. A file imports only from floors be
 circles; tests/test_house.py holds this map to the tree.
 
     floor  room                          what it is
-    0      model errors                  the words: values everyone speaks; one table of errors
+    0      model errors steps            the words: values everyone speaks; one table of errors; what a stage tells
     1      config/                       file, environment and flags -> checked settings
     1      kit/                          pure structures: ranges, tick wheel, backoff, topic trie. `now` is an argument
     2      wire/                         sans-I/O, bytes <-> words: http, push_v1

@@ -32,6 +32,7 @@ JSON_DEPTH_MAX: Final = 900
 _WORD = r"[A-Za-z0-9_-]+"
 _TOPIC = re.compile(rf"{_WORD}(?:\.{_WORD})*")
 _PATTERN = re.compile(rf"(?:>|(?:{_WORD}|\*)(?:\.(?:{_WORD}|\*))*(?:\.>)?)")
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 TOPIC_BYTES_MAX: Final = 255
 NAME_BYTES_MAX: Final = 250
 """Five fewer than a topic's, so that `dead.<name>` is a topic too."""
@@ -60,6 +61,11 @@ def check_subscription_name(name: str) -> str:
         f"subscription name {_short(name)}: use words of A-Z a-z 0-9 _ - joined by single dots, "
         f"at most {NAME_BYTES_MAX} characters",
     )
+
+
+def is_traceparent(text: str) -> bool:
+    """Whether `text` is a `traceparent` of W3C Trace Context (§3.2) in version 00: 55 characters, no id of zeros."""
+    return _TRACEPARENT.fullmatch(text) is not None and text[3:35].strip("0") != "" and text[36:52].strip("0") != ""
 
 
 def _why_bad(text: str, what: str) -> str:
@@ -133,10 +139,12 @@ class Batch:
         "first",
         "messages",
         "on_finished",
+        "origin",
         "plain",
         "results",
         "routes",
         "size",
+        "steps",
         "time_ms",
         "topics",
         "trusted",
@@ -149,6 +157,8 @@ class Batch:
         self.durability = durability
         self.size = size  # bytes as received; what the rings count
         self.done = done  # called once, without waiting: the outcome is known and durable as asked
+        self.origin = ""  # who sent it, for people: a connection, an address, a source
+        self.steps: list[tuple[object, ...]] | None = None  # the trace's own: what stages did before there was a place
         self.trusted = False  # made by the gateway itself: limits are not asked
         self.on_finished: Callable[[int], None] | None = None  # told the size once the batch is no longer under way
         self.plain = False  # set by `admit`: every message has a topic and data, all of them accepted, and no more

@@ -22,6 +22,7 @@ from gateway.model import (
     check_pattern,
     check_subscription_name,
     check_topic,
+    is_traceparent,
 )
 
 words = st.text("abzAZ09_-", min_size=1, max_size=8)
@@ -166,6 +167,22 @@ def test_wrong_settings_are_refused_with_the_name_and_the_bounds(
         SubscriptionSettings(**{"topics": ("a",)} | change)
     assert caught.value.code == code
     assert caught.value.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        ("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\n", False),
+        ("", False),
+    ],
+)
+def test_a_traceparent_is_that_of_trace_context(text: str, valid: bool) -> None:
+    assert is_traceparent(text) is valid
 
 
 def test_a_message_keeps_the_bytes_of_its_data() -> None:

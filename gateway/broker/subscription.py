@@ -27,6 +27,7 @@ from gateway.kit.ranges import RangeSet, count, normalise
 from gateway.kit.topics import matches
 from gateway.kit.wheel import Wheel
 from gateway.model import Settle, Start, SubscriptionSettings, SubscriptionStatistics, Verb
+from gateway.steps import UNTRACED, Steps
 from gateway.store.segment import Segment
 
 
@@ -93,6 +94,7 @@ class Subscription:
         self._ready: list[tuple[int, Slice]] = []  # heap by first position: came back and due
         self._delays: dict[Returned, None] = {}
         self._keeps_dead = _receives(settings, settings.dead_letter_topic(name))
+        self.steps: Steps = UNTRACED  # told what comes back
         self.news: list[Settled] = []  # to be written; emptied by the engine
         self.doomed: list[Doomed] = []  # to be dead-lettered; emptied by the engine
 
@@ -272,6 +274,8 @@ class Subscription:
                 self._doom(piece, cause, reason)
                 return
             delay_ms = max(delay_ms, self.settings.backoff_ms[-1])
+        due_ms = now + delay_ms if delay_ms > 0 else 0
+        self.steps.returned(self.name, piece.positions, piece.attempts, cause, reason, due_ms)
         if delay_ms > 0:
             self._delay(piece, now + delay_ms)
         else:

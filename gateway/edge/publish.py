@@ -13,7 +13,7 @@ from gateway.config import Limits
 from gateway.edge.http import HttpConnection
 from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
-from gateway.model import Batch, Durability, Message, Stored
+from gateway.model import Batch, Durability, Message, Stored, is_traceparent
 from gateway.wire import payload, push_v1
 from gateway.wire.http import Request, Response, error_response
 
@@ -33,7 +33,9 @@ class Publisher:
         """POST /v1/topics/{topic}/messages"""
         message, durability = self._message(request, unquote_to_bytes(topic).decode("utf-8", "replace"))
         done = partial(_answer_one, connection, self._epoch)
-        await self._admit.submit(Batch([message], durability, len(request.body), done))
+        batch = Batch([message], durability, len(request.body), done)
+        batch.origin = connection.remote
+        await self._admit.submit(batch)
 
     def _message(self, request: Request, topic: str) -> tuple[Message, Durability]:
         message = Message(topic=topic)
@@ -47,6 +49,8 @@ class Publisher:
                     durability = parse_durability(_text(name, raw))
                 else:
                     _set_header(message, name, _text(name, raw))
+            elif name == b"traceparent":
+                _set_traceparent(message, _text(name, raw).strip())
             elif name == b"ce-specversion":
                 raise _no_cloudevents()
         _set_payload(message, request.body, media_type)
@@ -72,6 +76,7 @@ class Publisher:
         check_batch(messages, self._limits, len(request.body))
         done = partial(_answer_many, connection, self._epoch)
         batch = Batch(messages, durability, len(request.body), done)
+        batch.origin = connection.remote
         for index, error in errors.items():
             batch.answer(index, error)
         await self._admit.submit(batch)
@@ -130,6 +135,12 @@ def _set_header(message: Message, name: bytes, value: str) -> None:
             f"header {name.decode('latin-1')} is unknown; known are Push-Id, Push-Key, Push-Delay-Ms, Push-Ttl-Ms, "
             f"Push-Durability and Push-Attr-<name>",
         )
+
+
+def _set_traceparent(message: Message, value: str) -> None:
+    """The W3C Trace Context of the call goes on with the message, but for one that is not valid: that is dropped."""
+    if is_traceparent(value):
+        message.attributes = {**(message.attributes or {}), "traceparent": value}
 
 
 def _milliseconds(name: bytes, value: str) -> int:

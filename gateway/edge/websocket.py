@@ -183,6 +183,7 @@ class Session:
         check_batch(operation.messages, self._services.config.limits, size)
         done = partial(self._published, operation.id)
         batch = Batch(operation.messages, operation.durability, size, done)
+        batch.origin = self.name
         for index, error in operation.errors.items():
             batch.answer(index, error)
         self._unanswered += 1

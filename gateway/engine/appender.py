@@ -77,6 +77,7 @@ class Appender:
         self.bodies.append(bodies)
         for batch in batches:
             batch.first = first
+            batch.routes = (route,)
             first += len(batch.messages)
 
     def _append_any(self, segment: Segment, batch: Batch, now: int) -> None:
@@ -84,6 +85,7 @@ class Appender:
         routes = [self.catalogue.route(route.topic) for route in cast("Sequence[Route]", batch.routes)]
         if len(routes) < len(messages):
             routes = [routes[0]] * len(messages)
+        batch.routes = routes
         self._recognise(batch, now)
         batch.first = self.log.end
         if batch.results is None:

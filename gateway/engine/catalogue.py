@@ -14,6 +14,7 @@ from gateway.errors import GatewayError
 from gateway.kit.ranges import RangeSet, count
 from gateway.kit.topics import TopicTrie
 from gateway.model import SubscriptionSettings
+from gateway.steps import UNTRACED, Steps
 from gateway.store import record as records
 from gateway.store.record import Kind, Record
 from gateway.wire.subscription import decode_settings, encode_settings
@@ -28,6 +29,7 @@ class Route:
 
     topic: str
     numbers: tuple[int, ...]
+    names: tuple[str, ...]
 
 
 class Catalogue:
@@ -37,6 +39,7 @@ class Catalogue:
         self.by_name: dict[str, Subscription] = {}
         self.by_number: dict[int, Subscription] = {}
         self.subscriptions_max = subscriptions_max
+        self.steps: Steps = UNTRACED
         self._wheel = wheel
         self._next_number = 1
         self._trie: TopicTrie[int] = TopicTrie()
@@ -58,7 +61,8 @@ class Catalogue:
         """Who `topic` goes to. The subscriptions' patterns are asked once for each topic."""
         route = self._routes.get(topic)
         if route is None:
-            route = Route(topic, tuple(sorted(self._trie.match(topic))))
+            numbers = tuple(sorted(self._trie.match(topic)))
+            route = Route(topic, numbers, tuple(self.by_number[number].name for number in numbers))
             if len(self._routes) >= ROUTES_MAX:
                 self._routes.clear()
             self._routes[topic] = route
@@ -77,6 +81,7 @@ class Catalogue:
 
     def _add(self, number: int, name: str, settings: SubscriptionSettings, front: int) -> Subscription:
         subscription = Subscription(number, name, settings, front, self._wheel)
+        subscription.steps = self.steps
         self._next_number = max(self._next_number, number + 1)
         self.by_name[name] = self.by_number[number] = subscription
         self._file(subscription)

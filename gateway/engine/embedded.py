@@ -28,7 +28,8 @@ from gateway.engine.reader import Reader
 from gateway.errors import GatewayError, StoreError
 from gateway.kit.ranges import count, normalise
 from gateway.kit.wheel import Wheel
-from gateway.model import Batch, Delivery, Settlement, SubscriptionSettings, SubscriptionView
+from gateway.model import Batch, Delivery, Settle, Settlement, SubscriptionSettings, SubscriptionView, Verb
+from gateway.steps import UNTRACED, Steps
 from gateway.store import record as records
 from gateway.store.files import Files
 from gateway.store.log import Log
@@ -39,12 +40,16 @@ from gateway.store.segment import Segment
 class EmbeddedEngine:
     """See `engine.base.Engine`. One store, one run loop."""
 
-    def __init__(self, config: Config, clock: Callable[[], int], files: Files | None = None) -> None:
+    def __init__(
+        self, config: Config, clock: Callable[[], int], files: Files | None = None, steps: Steps = UNTRACED
+    ) -> None:
         now = clock()
         self.config = config
         self._clock = clock
+        self._steps = steps
         self._wheel: Clockwork = Wheel(config.deliver.tick_ms, now)
         self._catalogue = Catalogue(self._wheel, config.deliver.subscriptions_max)
+        self._catalogue.steps = steps
         self._bodies = Bodies(config.store.cache_bytes, 0)
         window_ms = config.limits.dedup_window_s * 1000
         self._dedup = Dedup(window_ms, config.limits.dedup_ids_max, now - window_ms)  # what is found is older than now
@@ -183,6 +188,7 @@ class EmbeddedEngine:
         for segment in self._log.segments:
             segment.backfill(subscription.number, ranges)
         self._log.control(Kind.BACKFILL, records.encode_ranges(ranges), number=subscription.number)
+        self._steps.routed(subscription.name, ranges, "backfill")
 
     async def delete_subscription(self, name: str) -> None:
         subscription = self._catalogue.known(name)
@@ -191,6 +197,7 @@ class EmbeddedEngine:
         self._catalogue.remove(subscription)
         self._turns.drop(subscription)
         self._log.control(Kind.SUBSCRIPTION, subscription_record(subscription, None), number=subscription.number)
+        self._steps.changed(name, "deleted")
         for consumer in consumers:
             tell = self._on_deleted.pop(consumer, None)
             if tell:
@@ -298,6 +305,7 @@ class EmbeddedEngine:
             consumer.send(delivery)
 
     def handed(self, delivery: Delivery, now: int) -> None:
+        self._steps.handed(delivery)
         for lease in cast("list[Lease]", delivery.leases):
             if lease.held:
                 lease.consumer.subscription.start(lease, now)
@@ -313,10 +321,12 @@ class EmbeddedEngine:
                 met, unknown = consumer.subscription.settle(consumer, settle, now, random())
                 settlement.counts[settle.verb] += met
                 settlement.unknown += unknown
+                if met and settle.verb is Verb.EXTEND:
+                    self._tell_extended(consumer, settle, met, now)
             else:
                 settlement.unknown += count(normalise(settle.ranges))
         if held and isinstance(consumer, Consumer):
-            self._write_news(consumer.subscription, now, lazy=settlement.done is None)
+            self._write_news(consumer.subscription, now, consumer.label, lazy=settlement.done is None)
             self._turns.mark(consumer.subscription)
             _tell_released(consumer)
             if settlement.leaves:
@@ -339,15 +349,24 @@ class EmbeddedEngine:
             self._write_news(subscription, now)
             self._turns.mark(subscription)
 
-    def _write_news(self, subscription: Subscription, now: int, *, lazy: bool = True) -> None:
-        """Put what was settled into the log, and collect what must be dead-lettered."""
+    def _tell_extended(self, consumer: Consumer, settle: Settle, met: int, now: int) -> None:
+        subscription = consumer.subscription
+        until_ms = now + (settle.lease_ms or subscription.settings.lease_ms)
+        self._steps.extended(subscription.name, met, settle.ranges, consumer.label, until_ms)
+
+    def _write_news(self, subscription: Subscription, now: int, who: str = "", *, lazy: bool = True) -> None:
+        """Put what was settled into the log, and collect what must be dead-lettered. `who` had it settled."""
         if subscription.news:
             self._begin(now)
             for settled in subscription.news:
                 body = records.encode_settle(settled.cause, settled.count, settled.ranges)
                 self._log.control(Kind.SETTLE, body, number=subscription.number, lazy=lazy)
+                self._steps.settled(subscription.name, settled.cause, settled.count, settled.ranges, who)
             subscription.news.clear()
         if subscription.doomed:
+            for item in subscription.doomed:
+                piece = item.slice
+                self._steps.doomed(subscription.name, piece.positions, piece.attempts, item.cause, item.reason)
             self._doomed.add(subscription.doomed)
             subscription.doomed.clear()
 

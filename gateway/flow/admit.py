@@ -18,6 +18,7 @@ from gateway.config import Ring as RingSettings
 from gateway.errors import GatewayError
 from gateway.flow.ring import Budget, Ring, overloaded
 from gateway.model import Batch, Message, check_topic
+from gateway.steps import UNTRACED, Steps
 from gateway.wire import payload
 
 _TOPICS_MAX: Final = 100_000
@@ -31,7 +32,7 @@ _DEEP: Final = 1800  # bytes; a shorter payload cannot be nested too deep
 class Admit:
     """The first stage."""
 
-    def __init__(self, limits: Limits, ring: RingSettings, forward: Ring[Batch]) -> None:
+    def __init__(self, limits: Limits, ring: RingSettings, forward: Ring[Batch], steps: Steps = UNTRACED) -> None:
         self.ring: Ring[Batch] = Ring("admit", ring.items_max)
         self.budget = Budget(ring.bytes_max)
         self.closed: GatewayError | None = None
@@ -39,6 +40,7 @@ class Admit:
         self._limits = limits
         self._wait_s = ring.wait_ms / 1000
         self._forward = forward
+        self._steps = steps
         self._topics: set[str] = set()
 
     async def submit(self, batch: Batch) -> None:
@@ -52,8 +54,9 @@ class Admit:
                 self.ring.put_nowait(batch, len(batch.messages))
             except trio.WouldBlock:
                 await self._wait_for_place(batch)
-        except GatewayError:
+        except GatewayError as error:
             self.ring.count_refused(len(batch.messages))
+            self._steps.refused(batch, error, "admit")
             raise
 
     async def _wait_for_place(self, batch: Batch) -> None:

@@ -6,6 +6,7 @@ import attrs
 
 from gateway.engine.base import Engine
 from gateway.model import Batch
+from gateway.steps import UNTRACED, Steps
 
 
 @attrs.define
@@ -23,8 +24,9 @@ class NotifyStatistics:
 class Notify:
     """The stage behind the flusher."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, steps: Steps = UNTRACED) -> None:
         self.statistics = NotifyStatistics()
+        self._steps = steps
         self._engine = engine
 
     async def run(self) -> None:
@@ -32,6 +34,7 @@ class Notify:
         while True:
             entries = await self._engine.committed()
             statistics.commits += 1
+            self._steps.stored(entries)
             for entry in entries:
                 if isinstance(entry, Batch):
                     self._count(entry)

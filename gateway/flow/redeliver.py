@@ -17,6 +17,7 @@ import trio
 from gateway.engine.base import DeadLetter, Engine
 from gateway.errors import GatewayError
 from gateway.model import Batch, Durability, Message
+from gateway.steps import UNTRACED, Steps
 
 _log = structlog.get_logger("gateway.redeliver")
 
@@ -50,13 +51,19 @@ class Redeliver:
     """The lease clock."""
 
     def __init__(
-        self, engine: Engine, tick_ms: int, clock: Callable[[], int], submit: Callable[[Batch], Awaitable[None]]
+        self,
+        engine: Engine,
+        tick_ms: int,
+        clock: Callable[[], int],
+        submit: Callable[[Batch], Awaitable[None]],
+        steps: Steps = UNTRACED,
     ) -> None:
         self.statistics = RedeliverStatistics()
         self._engine = engine
         self._tick_s = tick_ms / 1000
         self._clock = clock
         self._submit = submit
+        self._steps = steps
         self._again: list[DeadLetter] = []  # could not be published; the next tick tries once more
 
     async def run(self) -> None:
@@ -88,6 +95,7 @@ class Redeliver:
             message = dead_letter(dead)
             batch = Batch([message], Durability.FSYNCED, len(dead.body), partial(self._stored, dead))
             batch.trusted = True
+            batch.origin = "gateway"
             try:
                 await self._submit(batch)
             except GatewayError:
@@ -100,6 +108,7 @@ class Redeliver:
             self._again.append(dead)
             return
         self.statistics.dead_letters += 1
+        self._steps.dead_lettered(dead.subscription, _decode(dead.body).position, batch.first, dead.topic)
         self._engine.bury(dead, self._clock())
 
 

@@ -98,6 +98,27 @@ async def test_every_header_has_its_place_in_the_message(node: Node, http: RawHt
     }
 
 
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
+
+@pytest.mark.parametrize(
+    ("sent", "carried"),
+    [
+        (TRACEPARENT, {"attributes": {"traceparent": TRACEPARENT}}),
+        (TRACEPARENT.upper(), {}),
+        ("00-" + "0" * 32 + "-00f067aa0ba902b7-01", {}),
+        ("rubbish", {}),
+    ],
+)
+async def test_the_trace_context_of_the_call_goes_on_with_the_message(
+    node: Node, http: RawHttp, sent: str, carried: dict[str, Any]
+) -> None:
+    await subscription(node)
+    assert (await http.post(ONE, b"1", {"traceparent": sent})).status == 201
+    (message,) = await pulled(http)
+    assert {name: message[name] for name in ("attributes",) if name in message} == carried
+
+
 @pytest.mark.parametrize(
     ("body", "media_type", "delivered"),
     [
