@@ -1,63 +1,27 @@
-"""Pieces of a subscription's queue, and one consumer's right to one.
+"""One consumer's right to a slice, and the consumer.
 
-A slice is a run of consecutive messages *of the subscription's queue*: between two of them there may be positions that
-belong to others, never one of its own. It spans from just behind the message before it to its own last position, so the
-slices of a subscription tile the positions without gaps, and settling them joins into one range however many topics are
-interleaved in the log. Whatever happens to a part of a slice happens by cutting it, which keeps the tiling.
+What is leased is first a `Lease`, an object; one that outlives the heap tier (see `clockwork`) lies on the shelf, in
+the pile of its consumer, and is called back as an object when it is settled.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Sequence
-from operator import attrgetter
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
+from gateway.broker.shelf import Pile, Shelf
+from gateway.broker.slice import Slice
+from gateway.kit.order import Order
 from gateway.model import Delivery
 
 if TYPE_CHECKING:
     from gateway.broker.subscription import Subscription
 
 
-class Slice:
-    """Consecutive messages of one subscription's queue, ascending, at least one."""
-
-    __slots__ = ("attempts", "positions", "span_low")
-
-    def __init__(self, positions: Sequence[int], span_low: int, attempts: int = 0) -> None:
-        self.positions = positions  # a range where they are contiguous in the log, else a list
-        self.span_low = span_low  # one past the last message of the queue before this slice
-        self.attempts = attempts  # deliveries so far
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @property
-    def first(self) -> int:
-        return self.positions[0]
-
-    @property
-    def last(self) -> int:
-        return self.positions[-1]
-
-    def cut(self, index: int) -> tuple[Slice, Slice]:
-        """The messages before `index` and those from it on; neither may be empty."""
-        positions = self.positions
-        return (
-            Slice(positions[:index], self.span_low, self.attempts),
-            Slice(positions[index:], positions[index - 1] + 1, self.attempts),
-        )
-
-    def within(self, low: int, high: int) -> tuple[int, int]:
-        """Indices [start, stop) of the messages with low <= position <= high."""
-        positions = self.positions
-        return bisect_left(positions, low), bisect_right(positions, high)
-
-
 class Lease:
     """One consumer's right to a slice until a deadline. It starts when the frame has been handed to the socket."""
 
-    __slots__ = ("consumer", "first", "held", "slice", "started")
+    __slots__ = ("consumer", "deadline_ms", "first", "held", "place", "slice", "started", "tier")
 
     def __init__(self, consumer: Consumer, piece: Slice) -> None:
         self.held = False  # it stands among the consumer's leases
@@ -65,10 +29,13 @@ class Lease:
         self.slice = piece
         self.first = piece.first
         self.started = False
+        self.deadline_ms = 0  # rounded up to its tick
+        self.place: dict[Lease, None] | None = None  # where the clockwork keeps it
+        self.tier = 0  # where it was kept last: clockwork.TIERS
 
 
 class Returned:
-    """A slice on its way back to the consumers, standing in the wheel until its delay is over."""
+    """A slice on its way back to the consumers, whose delay is over."""
 
     __slots__ = ("slice", "subscription")
 
@@ -77,21 +44,25 @@ class Returned:
         self.slice = piece
 
 
-_BY_FIRST = attrgetter("first")
+Keeper: TypeAlias = "Consumer | Subscription"
+"""Who may have slices on the shelf: a consumer what it is leased, a subscription what came back or is delayed."""
 
 
 class Consumer:
     """One attached connection, or one waiting pull, of one subscription.
 
-    `send` takes a delivery without waiting. `blocked` says that the socket takes no more for now.
+    `send` takes a delivery without waiting. `blocked` says that the socket takes no more for now. Whoever sets `window`
+    or `blocked` calls `update` behind it.
     """
 
     __slots__ = (
+        "_aged",
+        "_leases",
         "acked",
         "blocked",
+        "filed",
         "in_flight",
         "label",
-        "leases",
         "on_released",
         "once",
         "send",
@@ -120,7 +91,19 @@ class Consumer:
         self.blocked = False
         self.in_flight = 0
         self.acked = 0
-        self.leases: list[Lease] = []  # ascending by first position
+        self.filed: tuple[float, int] | None = None  # what the takers know of it
+        self._leases: Order[Lease] = Order()  # of the heap tier, by first position
+        self._aged: Pile[Keeper] | None = None  # of the others
+
+    @property
+    def leases(self) -> list[Lease]:
+        """Those of the heap tier, ascending; a copy."""
+        return list(self._leases)
+
+    @property
+    def aged(self) -> int:
+        """Records of the other tiers."""
+        return 0 if self._aged is None else len(self._aged)
 
     @property
     def credit(self) -> int:
@@ -138,31 +121,60 @@ class Consumer:
 
     def update(self) -> None:
         """Stand among the subscription's takers exactly while there is credit."""
-        if self.credit > 0:
-            self.subscription.takers[self] = None
-        else:
-            self.subscription.takers.pop(self, None)
+        self.subscription.takers.update(self)
 
     def hold(self, lease: Lease) -> None:
-        leases = self.leases
-        if leases and leases[-1].first > lease.first:
-            insort(leases, lease, key=_BY_FIRST)
-        else:
-            leases.append(lease)
+        self._leases.add(lease.first, lease)
         lease.held = True
         self.in_flight += len(lease.slice)
         self.update()
 
     def drop(self, lease: Lease) -> None:
-        index = bisect_left(self.leases, lease.first, key=_BY_FIRST)
-        del self.leases[index]
-        lease.held = False
+        if lease.held:  # or the shelf has dropped it before
+            self._leases.remove(lease.first)
+            lease.held = False
         self.in_flight -= len(lease.slice)
         self.update()
 
     def overlapping(self, low: int, high: int) -> list[Lease]:
-        """Leases that hold a position of [low, high], as it is now; a copy."""
-        leases = self.leases
-        start = max(bisect_right(leases, low, key=_BY_FIRST) - 1, 0)
-        stop = bisect_right(leases, high, key=_BY_FIRST)
-        return leases[start:stop]
+        """Leases of the heap tier that hold a position of [low, high], as it is now; a copy. And perhaps one before."""
+        return self._leases.reaching(low, high)
+
+    # ------------------------------------------------------------------------------------------- the other tiers
+
+    def age(self, lease: Lease, shelf: Shelf[Keeper], tick: int) -> None:
+        """Put a lease on the shelf; the object is not used any more."""
+        self._leases.remove(lease.first)
+        lease.held = False
+        if self._aged is None:
+            self._aged = Pile(shelf, self)
+        self._aged.add(lease.slice, tick)
+
+    def call_back(self, low: int, high: int) -> list[tuple[Lease, int]]:
+        """Make leases again of what lies on the shelf and holds a position of [low, high]: each with its tick."""
+        if not self._aged:
+            return []
+        found: list[tuple[Lease, int]] = []
+        for piece, tick, in_file in self._aged.overlapping(low, high):
+            lease = Lease(self, piece)
+            lease.started = lease.held = True
+            lease.tier = 2 if in_file else 1
+            self._leases.add(lease.first, lease)
+            found.append((lease, tick))
+        return found
+
+    def some(self, count_max: int) -> list[Lease]:
+        """At most so many of its leases, of whichever tier; those from the shelf are not held, and only counted."""
+        found = self._leases.some(count_max)
+        while self._aged and len(found) < count_max:
+            found.append(Lease(self, self._aged.pop(1, 0)))
+        return found
+
+    def deadline_ms(self, position: int, tick_ms: int) -> int | None:
+        """When its lease of `position` ends; None where it is not leased to it, or its frame waits for the socket."""
+        for lease in self._leases.reaching(position, position):
+            start, stop = lease.slice.within(position, position)
+            if start < stop:
+                return lease.deadline_ms if lease.started else None
+        tick = None if self._aged is None else self._aged.deadline_tick(position)
+        return None if tick is None else tick * tick_ms

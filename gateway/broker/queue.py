@@ -54,6 +54,11 @@ def measure(segments: Sequence[Segment], positions: Sequence[int]) -> int:
     return sum(segment.spread(position, position + 1) for position in positions)
 
 
+def end_of(segments: Sequence[Segment], position: int) -> int:
+    """The first position behind the segment that holds `position`."""
+    return _segment_of(segments, (position,)).end
+
+
 def _segment_of(segments: Sequence[Segment], positions: Sequence[int]) -> Segment:
     return segments[bisect_right(segments, positions[0], key=_BASE) - 1]
 

@@ -2,8 +2,8 @@
 
 Every message routed to it is in exactly one of these hands, and moves only through the methods below:
 
-    waiting     from `front` on in the log, or in `ready` (came back, due now)
-    delayed     in `delays`: not due yet (its own delay, or backoff)
+    waiting     from `front` on in the log, or in the pile `ready` (came back, due now)
+    delayed     in the pile `delays`: not due yet (its own delay, or backoff)
     in flight   held by a consumer's lease, or by `doomed` until its dead letter is stored
     settled     acked, expired or dead-lettered: in `settled`, and counted
 
@@ -13,20 +13,21 @@ so that routed = acked + in flight + waiting + delayed + expired + dead-lettered
 from __future__ import annotations
 
 import enum
-import heapq
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from operator import attrgetter
 
 import attrs
 
-from gateway.broker.lease import Consumer, Lease, Returned, Slice
-from gateway.broker.queue import fit, measure, walk
+from gateway.broker.choosing import Takers
+from gateway.broker.clockwork import STEP, Clockwork
+from gateway.broker.lease import Consumer, Keeper, Lease, Returned
+from gateway.broker.queue import end_of, fit, measure, walk
+from gateway.broker.shelf import Pile
+from gateway.broker.slice import Slice
 from gateway.kit.backoff import redelivery_ms
 from gateway.kit.ranges import RangeSet, count, normalise
 from gateway.kit.topics import matches
-from gateway.kit.wheel import Wheel
-from gateway.model import Settle, Start, SubscriptionSettings, SubscriptionStatistics, Verb
+from gateway.model import LEASE_MS_MAX, Settle, Start, SubscriptionSettings, SubscriptionStatistics, Verb
 from gateway.steps import UNTRACED, Steps
 from gateway.store.segment import Segment
 
@@ -59,18 +60,17 @@ class Doomed:
     reason: str
 
 
-Clockwork = Wheel[Lease | Returned]
-
-_FREE_SHARE = attrgetter("free_share")
-
 _ROUNDS_MAX = 64
-"""Pieces looked at in one `take`: bounds the pause where many of them have expired or are not due."""
+_LOOK_MAX = 1000
+"""Pieces, and messages in them, looked at in one `take`: bounds the pause where many have expired or are not due."""
 
 
 class Subscription:
     """State and decisions of one subscription. `now` is in milliseconds since the epoch, everywhere."""
 
-    def __init__(self, number: int, name: str, settings: SubscriptionSettings, front: int, wheel: Clockwork) -> None:
+    def __init__(
+        self, number: int, name: str, settings: SubscriptionSettings, front: int, clockwork: Clockwork
+    ) -> None:
         self.number = number
         self.name = name
         self.settings = settings
@@ -80,7 +80,7 @@ class Subscription:
         self.backfill: list[tuple[int, int]] = []  # ranges of older positions that were routed to it afterwards
         self.unfilled = settings.start is Start.START  # that has still to be found out
         self.consumers: dict[Consumer, None] = {}
-        self.takers: dict[Consumer, None] = {}  # those of them that accept something now
+        self.takers = Takers()  # those of them that accept something now
         self.loading = False  # a delivery is being read from the disk; the next waits, to keep the order
         self.deleted = False
         self.routed = 0
@@ -90,9 +90,9 @@ class Subscription:
         self.delayed = 0
         self.redelivered = 0
         self.expired_leases = 0
-        self._wheel = wheel
-        self._ready: list[tuple[int, Slice]] = []  # heap by first position: came back and due
-        self._delays: dict[Returned, None] = {}
+        self._clockwork = clockwork
+        self._ready: Pile[Keeper] = Pile(clockwork.shelf, self)  # came back and due
+        self._delays: Pile[Keeper] = Pile(clockwork.shelf, self)
         self._keeps_dead = _receives(settings, settings.dead_letter_topic(name))
         self.steps: Steps = UNTRACED  # told what comes back
         self.news: list[Settled] = []  # to be written; emptied by the engine
@@ -107,7 +107,7 @@ class Subscription:
 
     def choose(self) -> Consumer | None:
         """The consumer with the largest free share of its window; None where none accepts anything."""
-        return max(self.takers, key=_FREE_SHARE, default=None)
+        return self.takers.best()
 
     def take(
         self, consumer: Consumer, segments: Sequence[Segment], limit: int, count_max: int, size_max: int, now: int
@@ -119,17 +119,20 @@ class Subscription:
         """
         leases: list[Lease] = []
         count_max = min(count_max, consumer.credit)
+        looked = 0
         for _ in range(_ROUNDS_MAX):
-            if count_max <= 0:
+            if count_max <= 0 or looked >= _LOOK_MAX:
                 break
-            if leases and measure(segments, self._ready[0][1].positions[:1]) > size_max:
+            if leases and measure(segments, (self._ready.first,)) > size_max:
                 break
             piece = self._next(segments, limit, count_max, size_max, now)
             if piece is None:
                 break
+            looked += len(piece)
             for part in self._due_parts(piece, segments, now):
                 lease = Lease(consumer, part)
                 consumer.hold(lease)
+                self._clockwork.add(lease, now + max(self._clockwork.handing_ms, self.settings.lease_ms))
                 self.in_flight += len(part)
                 count_max -= len(part)
                 leases.append(lease)
@@ -141,11 +144,11 @@ class Subscription:
 
     def _next(self, segments: Sequence[Segment], limit: int, count_max: int, size_max: int, now: int) -> Slice | None:
         if self._ready:
-            _, piece = heapq.heappop(self._ready)
+            piece = self._ready.pop(count_max, end_of(segments, self._ready.first))
             taken = len(fit(segments, piece.positions[:count_max], size_max))
             if taken < len(piece):
                 piece, rest = piece.cut(taken)
-                heapq.heappush(self._ready, (rest.first, rest))
+                self._ready.add(rest)
             return piece
         if self.front >= limit:
             return None
@@ -175,13 +178,13 @@ class Subscription:
 
     def start(self, lease: Lease, now: int) -> None:
         """The frame has been handed to the socket: the lease begins to run."""
-        if lease.started:
+        if lease.started or self.deleted:
             return
         lease.started = True
         lease.slice.attempts += 1
         if lease.slice.attempts > 1:
             self.redelivered += len(lease.slice)
-        self._wheel.add(lease, now + self.settings.lease_ms)
+        self._clockwork.add(lease, now + self.settings.lease_ms)
 
     # --------------------------------------------------------------------------------------------- settling
 
@@ -190,28 +193,29 @@ class Subscription:
         met = 0
         ranges = normalise(settle.ranges)
         for low, high in ranges:
+            self._clockwork.call_back(consumer, low, high)
             for lease in consumer.overlapping(low, high):
                 if not lease.started:
                     continue  # nobody has seen it: its frame still waits for the socket
                 start, stop = lease.slice.within(low, high)
                 if start < stop:
                     met += stop - start
+                    if settle.verb is not Verb.EXTEND:
+                        self._clockwork.settled[lease.tier] += stop - start
                     piece = self._cut_out(lease, start, stop)
                     self._apply(consumer, piece, settle, now, random)
         return met, count(ranges) - met
 
     def _cut_out(self, lease: Lease, start: int, stop: int) -> Slice:
         """Take messages [start, stop) out of a lease; what is left of it keeps its deadline."""
-        deadline = self._wheel.deadline_ms(lease)
-        assert deadline is not None  # it runs
         self._let_go(lease)
         piece = lease.slice
         if stop < len(piece):
             piece, after = piece.cut(stop)
-            self._lease_again(lease.consumer, after, deadline)
+            self._lease_again(lease.consumer, after, lease.deadline_ms)
         if start > 0:
             before, piece = piece.cut(start)
-            self._lease_again(lease.consumer, before, deadline)
+            self._lease_again(lease.consumer, before, lease.deadline_ms)
         return piece
 
     def _lease_again(self, consumer: Consumer, piece: Slice, deadline: int) -> None:
@@ -219,7 +223,7 @@ class Subscription:
         again.started = True
         consumer.hold(again)
         self.in_flight += len(piece)
-        self._wheel.add(again, deadline)
+        self._clockwork.add(again, deadline)
 
     def _apply(self, consumer: Consumer, piece: Slice, settle: Settle, now: int, random: float) -> None:
         match settle.verb:
@@ -234,10 +238,10 @@ class Subscription:
             case Verb.TERM:
                 self._doom(piece, "term", settle.reason)
             case Verb.EXTEND:
-                self._lease_again(consumer, piece, now + (settle.lease_ms or self.settings.lease_ms))
+                self._lease_again(consumer, piece, now + min(settle.lease_ms or self.settings.lease_ms, LEASE_MS_MAX))
 
     def _let_go(self, lease: Lease) -> None:
-        self._wheel.discard(lease)
+        self._clockwork.discard(lease)
         lease.consumer.drop(lease)
         self.in_flight -= len(lease.slice)
 
@@ -259,16 +263,23 @@ class Subscription:
         consumer.update()
 
     def detach(self, consumer: Consumer, now: int) -> None:
-        """It left: everything it holds goes back at once."""
+        """It left: everything it holds goes back at once, or, where that is much, in the next steps of the clock."""
         del self.consumers[consumer]
-        consumer.blocked = True
-        consumer.update()
-        for lease in list(consumer.leases):
+        consumer.block()
+        if self.release(consumer, now):
+            self._clockwork.leaving.append(consumer)
+
+    def release(self, consumer: Consumer, now: int) -> bool:
+        """One step of giving back what a consumer that has left holds; whether it holds more."""
+        for lease in consumer.some(STEP):
             self._let_go(lease)
             self.give_back(lease.slice, now, 0, "disconnect", "")
+        return consumer.in_flight > 0
 
     def give_back(self, piece: Slice, now: int, delay_ms: int, cause: str, reason: str) -> None:
         """Deliver `piece` again after a delay, or give it to the dead letters where its attempts are used up."""
+        if self.deleted:
+            return
         if piece.attempts >= self.settings.attempts_max:
             if not self._keeps_dead:
                 self._doom(piece, cause, reason)
@@ -279,19 +290,17 @@ class Subscription:
         if delay_ms > 0:
             self._delay(piece, now + delay_ms)
         else:
-            heapq.heappush(self._ready, (piece.first, piece))
+            self._ready.add(piece)
 
     def _delay(self, piece: Slice, due_ms: int) -> None:
-        returned = Returned(self, piece)
-        self._delays[returned] = None
         self.delayed += len(piece)
-        self._wheel.add(returned, due_ms)
+        self._delays.add(piece, self._clockwork.tick_of(due_ms))
 
     def due(self, returned: Returned) -> None:
         """A delay is over."""
-        del self._delays[returned]
         self.delayed -= len(returned.slice)
-        heapq.heappush(self._ready, (returned.slice.first, returned.slice))
+        if not self.deleted:
+            self._ready.add(returned.slice)
 
     def _doom(self, piece: Slice, cause: str, reason: str) -> None:
         if self._keeps_dead and cause == "term":
@@ -308,18 +317,12 @@ class Subscription:
         self._settle(piece, Cause.DEAD_LETTERED)
 
     def close(self) -> None:
-        """The subscription is deleted: nothing of it stays in the wheel."""
+        """The subscription is deleted: what it has in memory goes at once, or, where that is much, with the clock."""
         self.deleted = True
-        for returned in self._delays:
-            self._wheel.discard(returned)
-        for consumer in self.consumers:
-            for lease in consumer.leases:
-                self._wheel.discard(lease)
-                lease.held = False  # its frame may still be on its way to the socket
-            consumer.leases.clear()
-            consumer.in_flight = 0
-        self.consumers.clear()
-        self.takers.clear()
+        for consumer in list(self.consumers):
+            self.detach(consumer, 0)
+        self._clockwork.drop(self._ready)
+        self._clockwork.drop(self._delays)
 
     # --------------------------------------------------------------------------------------------- changing
 

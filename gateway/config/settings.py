@@ -146,6 +146,15 @@ class Deliver:
     frame_bytes_max: int = setting(
         256 * KIB, "Body bytes in one delivery frame; a single larger message goes alone.", KIB, 2**30
     )
+    handing_ms: int = setting(
+        60_000, "A frame that its client's socket has not taken by then: its messages go to others.", 1000, 2**40
+    )
+    direct_bytes_max: int = setting(
+        64 * MIB,
+        "Records of old leases and of what is delayed, in memory; beyond it in a file. Holds 1.4 million.",
+        MIB,
+        2**40,
+    )
     subscriptions_max: int = setting(100_000, "Subscriptions of one gateway.", 1, 2**31)
 
 

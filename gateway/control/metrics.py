@@ -223,6 +223,7 @@ def flow_metrics(sources: Sources) -> Iterator[Metric]:
     redeliver = sources.redeliver.statistics
     yield counter("gateway_clock_ticks", "Ticks of the lease clock.", redeliver.ticks)
     yield counter("gateway_clock_late_ticks", "Ticks more than one tick late.", redeliver.late_ticks)
+    yield counter("gateway_clock_steps", "Steps of ticks that had more to do than one.", redeliver.steps)
     yield counter("gateway_dead_letters", "Dead letters stored.", redeliver.dead_letters)
 
 
@@ -251,6 +252,11 @@ def log_metrics(sources: Sources) -> Iterator[Metric]:
     yield gauge("gateway_bodies_limit_bytes", "Message bodies that may be.", config.store.cache_bytes)
     yield counter("gateway_bodies_hits", "Bodies found in memory.", log.bodies_hits)
     yield counter("gateway_bodies_misses", "Bodies read from the disk.", log.bodies_misses)
+    yield gauge("gateway_inflight_records", "Leases, and what came back or is delayed.", log.inflight_records, "tier")
+    limit = config.deliver.direct_bytes_max
+    yield gauge("gateway_inflight_direct_limit_bytes", "Bytes of them in memory outside the heap that may be.", limit)
+    settled = log.inflight_settled
+    yield counter("gateway_inflight_settled_messages", "Messages settled, by where their lease was.", settled, "tier")
     yield gauge("gateway_dedup_ids", "Message ids remembered.", log.dedup_ids)
     yield gauge("gateway_dedup_limit_ids", "Message ids that may be.", config.limits.dedup_ids_max)
 

@@ -133,7 +133,7 @@ class LongPoll:
             on_deleted=lambda: self._deleted(waiting, name),
             once=True,
         )
-        waiting.consumer.on_released = lambda _consumer: self._forget(waiting)
+        waiting.consumer.on_released = lambda _consumer: self._released(waiting)
         connection.on_abandoned[waiting] = lambda: self._abandon(waiting)
         wait_ms = max(TICK_MS, min(body.wait_ms, self._settings.wait_ms_max))  # at least one turn of the deliver stage
         self._wheel.add(waiting, self._clock() + wait_ms)
@@ -158,6 +158,13 @@ class LongPoll:
         if waiting.consumer is not None and waiting.consumer.in_flight:
             return
         self._finish(waiting, Response(200, push_v1.encode_pulled(waiting.lease, Delivery("", 0))))
+
+    def _released(self, waiting: _Waiting) -> None:
+        """It holds nothing any more. Where that comes before its answer, reading that took too long for its lease."""
+        if waiting.answered:
+            self._forget(waiting)
+        else:
+            self._give_up(waiting)
 
     def _deleted(self, waiting: _Waiting, name: str) -> None:
         self._leases.pop(waiting.lease, None)

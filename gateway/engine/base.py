@@ -50,6 +50,10 @@ class EngineStatistics:
     bodies_hits: int
     bodies_misses: int
     dedup_ids: int
+    inflight_records: dict[str, int]
+    """By tier: leases, and in the tiers beyond the heap what came back or is delayed too."""
+    inflight_settled: dict[str, int]
+    """Messages acked, nacked or terminated, by the tier their lease was in."""
 
 
 class Engine(Protocol):
@@ -149,8 +153,8 @@ class Engine(Protocol):
     def settle(self, settlement: Settlement, now: int) -> None:
         """Carry out; where `settlement.done` is set it is reported by `committed`."""
 
-    def tick(self, now: int) -> None:
-        """Leases and delays that are due."""
+    def tick(self, now: int) -> bool:
+        """One step of what is due: leases, delays. True: there is more, and others may run before the next step."""
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Take what must be published to dead-letter topics."""

@@ -9,7 +9,8 @@ from typing import Any, Final
 import attrs
 import orjson
 
-from gateway.broker.subscription import Cause, Clockwork, Subscription
+from gateway.broker.clockwork import Clockwork
+from gateway.broker.subscription import Cause, Subscription
 from gateway.errors import GatewayError
 from gateway.kit.ranges import RangeSet, count
 from gateway.kit.topics import TopicTrie
@@ -35,12 +36,12 @@ class Route:
 class Catalogue:
     """Subscriptions by name and by number. Numbers are never given twice in one store's life."""
 
-    def __init__(self, wheel: Clockwork, subscriptions_max: int) -> None:
+    def __init__(self, clockwork: Clockwork, subscriptions_max: int) -> None:
         self.by_name: dict[str, Subscription] = {}
         self.by_number: dict[int, Subscription] = {}
         self.subscriptions_max = subscriptions_max
         self.steps: Steps = UNTRACED
-        self._wheel = wheel
+        self._clockwork = clockwork
         self._next_number = 1
         self._trie: TopicTrie[int] = TopicTrie()
         self._routes: dict[str, Route] = {}
@@ -80,7 +81,7 @@ class Catalogue:
         return self._add(self._next_number, name, settings, front)
 
     def _add(self, number: int, name: str, settings: SubscriptionSettings, front: int) -> Subscription:
-        subscription = Subscription(number, name, settings, front, self._wheel)
+        subscription = Subscription(number, name, settings, front, self._clockwork)
         subscription.steps = self.steps
         self._next_number = max(self._next_number, number + 1)
         self.by_name[name] = self.by_number[number] = subscription

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from gateway.broker.lease import Slice
+from gateway.broker.slice import Slice
 from gateway.broker.subscription import Doomed
 from gateway.engine.base import DeadLetter
 from gateway.engine.reader import Reader

@@ -14,9 +14,10 @@ from typing import Any, cast
 import trio
 
 from gateway.broker.bodies import Bodies
+from gateway.broker.clockwork import TIERS, Clockwork
 from gateway.broker.dedup import Dedup
 from gateway.broker.lease import Consumer, Lease
-from gateway.broker.subscription import Clockwork, Subscription
+from gateway.broker.subscription import Subscription
 from gateway.config import Config
 from gateway.engine.appender import Appender, decode_stored
 from gateway.engine.base import DeadLetter, EngineStatistics, Send
@@ -25,10 +26,19 @@ from gateway.engine.delivering import Deliveries, Turns
 from gateway.engine.doomed import DoomedMessages
 from gateway.engine.history import matching_ranges
 from gateway.engine.reader import Reader
+from gateway.engine.scratch import ScratchFile
 from gateway.errors import GatewayError, StoreError
 from gateway.kit.ranges import count, normalise
-from gateway.kit.wheel import Wheel
-from gateway.model import Batch, Delivery, Settle, Settlement, SubscriptionSettings, SubscriptionView, Verb
+from gateway.model import (
+    LEASE_MS_MAX,
+    Batch,
+    Delivery,
+    Settle,
+    Settlement,
+    SubscriptionSettings,
+    SubscriptionView,
+    Verb,
+)
 from gateway.steps import UNTRACED, Steps
 from gateway.store import record as records
 from gateway.store.files import Files
@@ -47,8 +57,14 @@ class EmbeddedEngine:
         self.config = config
         self._clock = clock
         self._steps = steps
-        self._wheel: Clockwork = Wheel(config.deliver.tick_ms, now)
-        self._catalogue = Catalogue(self._wheel, config.deliver.subscriptions_max)
+        self._scratch = ScratchFile(config.store.directory, config.deliver.direct_bytes_max)
+        self._clockwork = Clockwork(
+            config.deliver.tick_ms,
+            now,
+            self._scratch.shelf(config.deliver.tick_ms),
+            handing_ms=config.deliver.handing_ms,
+        )
+        self._catalogue = Catalogue(self._clockwork, config.deliver.subscriptions_max)
         self._catalogue.steps = steps
         self._bodies = Bodies(config.store.cache_bytes, 0)
         window_ms = config.limits.dedup_window_s * 1000
@@ -94,6 +110,7 @@ class EmbeddedEngine:
         try:
             await self._log.flush()
         finally:
+            self._scratch.end()
             await trio.to_thread.run_sync(self._log.close)
 
     # replay, called by recovery
@@ -301,7 +318,8 @@ class EmbeddedEngine:
         await self._deliveries.load(delivery)
 
     def send(self, consumer: Consumer, delivery: Delivery, now: int) -> None:
-        if consumer in consumer.subscription.consumers:
+        held = any(lease.held for lease in cast("list[Lease]", delivery.leases))
+        if held and consumer in consumer.subscription.consumers:  # reading it may have taken longer than it may be held
             consumer.send(delivery)
 
     def handed(self, delivery: Delivery, now: int) -> None:
@@ -334,9 +352,9 @@ class EmbeddedEngine:
         if settlement.done is not None:
             self._log.submit(settlement)
 
-    def tick(self, now: int) -> None:
+    def tick(self, now: int) -> bool:
         touched: dict[Subscription, None] = {}
-        for item in self._wheel.advance(now):
+        for item in self._clockwork.advance(now):
             if isinstance(item, Lease):
                 subscription = item.consumer.subscription
                 subscription.expire(item, now)
@@ -345,13 +363,20 @@ class EmbeddedEngine:
                 subscription = item.subscription
                 subscription.due(item)
             touched[subscription] = None
+        leaving = self._clockwork.leaving
+        if leaving:
+            subscription = leaving[0].subscription
+            touched[subscription] = None
+            if not subscription.release(leaving[0], now):
+                leaving.popleft()
         for subscription in touched:
             self._write_news(subscription, now)
             self._turns.mark(subscription)
+        return self._clockwork.behind
 
     def _tell_extended(self, consumer: Consumer, settle: Settle, met: int, now: int) -> None:
         subscription = consumer.subscription
-        until_ms = now + (settle.lease_ms or subscription.settings.lease_ms)
+        until_ms = now + min(settle.lease_ms or subscription.settings.lease_ms, LEASE_MS_MAX)
         self._steps.extended(subscription.name, met, settle.ranges, consumer.label, until_ms)
 
     def _write_news(self, subscription: Subscription, now: int, who: str = "", *, lazy: bool = True) -> None:
@@ -402,6 +427,8 @@ class EmbeddedEngine:
             bodies_hits=self._bodies.hits,
             bodies_misses=self._bodies.misses,
             dedup_ids=len(self._dedup),
+            inflight_records=dict(zip(TIERS, self._clockwork.records(), strict=True)),
+            inflight_settled=dict(zip(TIERS, self._clockwork.settled, strict=True)),
         )
 
     def _begin(self, now: int) -> None:

@@ -44,6 +44,8 @@ class RedeliverStatistics:
 
     ticks: int = 0
     late_ticks: int = 0
+    steps: int = 0
+    """Steps beyond the first of a tick: it had much to do."""
     dead_letters: int = 0
 
 
@@ -81,7 +83,9 @@ class Redeliver:
                 next_tick += late
             await trio.sleep_until(next_tick)
             self.statistics.ticks += 1
-            self._engine.tick(self._clock())
+            while self._engine.tick(self._clock()):
+                self.statistics.steps += 1
+                await trio.lowlevel.checkpoint()
 
     async def _bury(self) -> None:
         """Beside the clock: a dead letter may wait for the disk, and for a place; a lease does not."""

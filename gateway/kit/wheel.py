@@ -7,6 +7,7 @@ costs nothing. Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -62,11 +63,7 @@ class Wheel(Generic[T]):
         if last < self.next_tick:
             return []
         due: list[T] = []
-        if last - self.next_tick < len(self._buckets):
-            ticks = [tick for tick in range(self.next_tick, last + 1) if tick in self._buckets]
-        else:  # the clock jumped: fewer buckets than ticks to visit
-            ticks = sorted(tick for tick in self._buckets if tick <= last)
-        for tick in ticks:
+        for tick in passed(self._buckets, self.next_tick, last):
             due.extend(self._buckets.pop(tick))
         for item in due:
             del self._ticks[item]
@@ -79,3 +76,10 @@ class Wheel(Generic[T]):
         self._ticks.clear()
         self._buckets.clear()
         return items
+
+
+def passed(buckets: Mapping[int, object], start: int, last: int) -> list[int]:
+    """The keys of `buckets` in [start, last], ascending."""
+    if last - start < len(buckets):
+        return [tick for tick in range(start, last + 1) if tick in buckets]
+    return sorted(tick for tick in buckets if start <= tick <= last)  # the clock jumped: fewer buckets than ticks

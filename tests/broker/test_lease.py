@@ -6,7 +6,9 @@ from typing import cast
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.broker.lease import Consumer, Lease, Slice
+from gateway.broker.choosing import Takers
+from gateway.broker.lease import Consumer, Lease
+from gateway.broker.slice import Slice
 from gateway.broker.subscription import Subscription
 
 positions = st.sets(st.integers(1, 60), min_size=2).map(lambda found: compact(sorted(found)))
@@ -55,15 +57,15 @@ def test_within_finds_the_messages_of_a_range(positions: Sequence[int], low: int
     assert list(positions[start:stop]) == [p for p in positions if low <= p <= high]
 
 
-class Takers:
+class World:
     """As much of a subscription as a consumer needs."""
 
     def __init__(self) -> None:
-        self.takers: dict[Consumer, None] = {}
+        self.takers = Takers()
 
 
 def consumer(window: int) -> Consumer:
-    return Consumer(cast("Subscription", Takers()), window, 10_000, lambda _delivery: None, "test")
+    return Consumer(cast("Subscription", World()), window, 10_000, lambda _delivery: None, "test")
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=30), st.data())

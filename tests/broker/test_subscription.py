@@ -9,10 +9,10 @@ from typing import Any
 import attrs
 import pytest
 
+from gateway.broker.clockwork import HANDING_MS, Clockwork
 from gateway.broker.lease import Consumer, Lease
-from gateway.broker.subscription import Cause, Clockwork, Subscription
+from gateway.broker.subscription import Cause, Subscription
 from gateway.kit.ranges import RangeSet
-from gateway.kit.wheel import Wheel
 from gateway.model import Settle, SubscriptionSettings, Verb
 from gateway.store.segment import Segment
 
@@ -27,11 +27,11 @@ class World:
     def __init__(self, **settings: Any) -> None:
         self.now = BEGAN_MS
         self.segments = [Segment(1, Path(), 1, 0)]
-        self.wheel: Clockwork = Wheel(TICK_MS, self.now)
+        self.clockwork = Clockwork(TICK_MS, self.now)
         self.settings = SubscriptionSettings(
             **{"topics": ("own.>",), "lease_ms": LEASE_MS, "backoff_ms": (200, 500), "attempts_max": 3, **settings}
         )
-        self.subscription = Subscription(1, "orders", self.settings, 1, self.wheel)
+        self.subscription = Subscription(1, "orders", self.settings, 1, self.clockwork)
 
     def publish(self, own: str, size: int = 100, *, due_ms: int = 0, expires_ms: int = 0) -> None:
         """One message for each character: `x` is the subscription's, anything else another's."""
@@ -69,17 +69,20 @@ class World:
 
     def pass_time(self, milliseconds: int) -> None:
         self.now += milliseconds
-        for item in self.wheel.advance(self.now):
-            if isinstance(item, Lease):
-                self.subscription.expire(item, self.now)
-            else:
-                self.subscription.due(item)
+        behind = True
+        while behind:
+            for item in self.clockwork.advance(self.now):
+                if isinstance(item, Lease):
+                    self.subscription.expire(item, self.now)
+                else:
+                    self.subscription.due(item)
+            behind = self.clockwork.behind
 
     def restart(self) -> None:
         """A new life with what the log says was settled."""
         before = self.subscription
-        self.wheel = Wheel(TICK_MS, self.now)
-        self.subscription = Subscription(1, "orders", self.settings, 1, self.wheel)
+        self.clockwork = Clockwork(TICK_MS, self.now)
+        self.subscription = Subscription(1, "orders", self.settings, 1, self.clockwork)
         self.subscription.routed = before.routed
         for settled in before.news:
             for low, high in settled.ranges:
@@ -287,13 +290,19 @@ def test_extending_without_a_time_is_for_a_whole_lease_from_now() -> None:
     assert world.numbers() == {"waiting": 1}
 
 
-def test_a_lease_that_has_not_started_does_not_run_out() -> None:
+def test_a_lease_that_has_not_started_does_not_run_out_until_its_frame_has_waited_too_long() -> None:
     world = World()
     world.publish("x")
     consumer = world.attach()
-    world.take(consumer)
-    world.pass_time(100 * LEASE_MS)
+    (lease,) = world.take(consumer)
+    world.pass_time(HANDING_MS - TICK_MS)
     assert world.numbers() == {"in_flight": 1}
+    world.pass_time(TICK_MS)
+    assert world.numbers() == {"waiting": 1}
+    assert not lease.held
+    assert consumer.credit == consumer.window, "its place in the window is free"
+    (again,) = world.take(world.attach())
+    assert again.slice.attempts == 0, "nobody has seen it"
 
 
 def test_an_attempt_is_counted_when_the_frame_is_handed_over() -> None:
@@ -598,7 +607,7 @@ def test_nothing_of_a_closed_subscription_stays_in_the_wheel_or_comes_into_it() 
     world.settle(consumer, Verb.NACK, (1, 1))
     [unsent] = world.take(consumer)
     world.subscription.close()
-    assert len(world.wheel) == 0
+    assert world.clockwork.records() == (0, 0, 0)
     assert not unsent.held  # so that nobody starts it
     assert (consumer.leases, consumer.in_flight) == ([], 0)
     assert world.subscription.choose() is None

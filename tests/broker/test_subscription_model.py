@@ -17,10 +17,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gateway.broker.lease import Consumer, Lease
-from gateway.broker.subscription import Cause, Clockwork, Doomed, Subscription
+from gateway.broker.clockwork import GENERATION_MS, HANDING_MS, Clockwork
+from gateway.broker.lease import Consumer, Keeper, Lease
+from gateway.broker.shelf import PERIOD_MS, RECORD_BYTES, Shelf
+from gateway.broker.subscription import Cause, Doomed, Subscription
 from gateway.kit.ranges import RangeSet, count, normalise
-from gateway.kit.wheel import Wheel
+from gateway.kit.table import Table
 from gateway.model import Settle, Start, SubscriptionSettings, Verb
 from gateway.store.segment import Segment
 
@@ -61,6 +63,12 @@ class Known:
     started: bool = False
 
 
+def clockwork(now: int, generation_ms: int = GENERATION_MS, period_ms: int = PERIOD_MS) -> Clockwork:
+    """Everything beyond the first 256 records is in the file, as far as the counting goes."""
+    shelf: Shelf[Keeper] = Shelf(TICK_MS, Table(RECORD_BYTES, 256), 1, period_ms=period_ms)
+    return Clockwork(TICK_MS, now, shelf, generation_ms=generation_ms)
+
+
 def never(_delivery: object) -> None:
     raise AssertionError("nothing is sent at this floor")
 
@@ -77,15 +85,18 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.journal: list[tuple[Cause, int, list[tuple[int, int]]]] = []  # SETTLE records
         self.segments = [Segment(1, Path(), 1, 0)]
         self.seen = 0  # positions below it have been delivered or looked at once
-        self.wheel: Clockwork
+        self.clockwork: Clockwork
         self.subscription: Subscription
 
     # --------------------------------------------------------------------------------------------------- beginning
 
     @initialize(
-        past=st.lists(st.booleans(), max_size=8), dead=st.sampled_from(DEAD_LETTERS), attempts_max=st.integers(1, 3)
+        past=st.lists(st.booleans(), max_size=8),
+        dead=st.sampled_from(DEAD_LETTERS),
+        attempts_max=st.integers(1, 3),
+        ages_quickly=st.booleans(),
     )
-    def begin(self, past: list[bool], dead: str | None, attempts_max: int) -> None:
+    def begin(self, past: list[bool], dead: str | None, attempts_max: int, ages_quickly: bool) -> None:
         """A subscription that starts at the end of what there is, or, where some of it is its own, at its start."""
         self.settings = SubscriptionSettings(
             topics=("own.>",),
@@ -95,6 +106,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             backoff_ms=(250, 700),
             dead_letter=dead,
         )
+        self.tiers = {"generation_ms": TICK_MS, "period_ms": 2 * TICK_MS} if ages_quickly else {}
         self.past = [position for position, is_own in enumerate(past, 1) if is_own]
         for is_own in past:
             self.store(is_own, 0, 0, 100)
@@ -108,8 +120,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     def build(self) -> None:
         """The subscription as a start rebuilds it from its SETTLE records."""
-        self.wheel = Wheel(TICK_MS, self.now)
-        self.subscription = Subscription(NUMBER, "orders", self.settings, self.created, self.wheel)
+        self.clockwork = clockwork(self.now, **self.tiers)
+        self.subscription = Subscription(NUMBER, "orders", self.settings, self.created, self.clockwork)
         self.subscription.unfilled = False
         if self.past:
             self.subscription.settled = RangeSet(0)
@@ -222,7 +234,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.consumers.remove(consumer)
         held = self.leased_to(consumer)
         self.subscription.detach(consumer, self.now)
-        assert (consumer.leases, consumer.in_flight, consumer.credit) == ([], 0, 0)
+        assert (consumer.leases, consumer.aged, consumer.in_flight, consumer.credit) == ([], 0, 0, 0)
         self.gave_back(held, 0)
 
     # -------------------------------------------------------------------------------------------------- delivering
@@ -268,6 +280,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
                 known = self.known[position]
                 assert lease.slice.attempts == known.attempts
                 known.hand, known.consumer, known.started = Hand.LEASED, consumer, False
+                known.until_ms = self.tick_of(self.now + HANDING_MS)
         self.sent += leases
         self.seen = max(self.seen, self.subscription.front)
         for position in self.in_hand(Hand.NEW):
@@ -303,12 +316,12 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     # ---------------------------------------------------------------------------------------------------- settling
 
-    @precondition(lambda self: any(consumer.leases for consumer in self.consumers))
+    @precondition(lambda self: any(consumer.in_flight for consumer in self.consumers))
     @rule(data=st.data())
     def ack(self, data: st.DataObject) -> None:
         self.settle(data, Verb.ACK, None, None)
 
-    @precondition(lambda self: any(consumer.leases for consumer in self.consumers))
+    @precondition(lambda self: any(consumer.in_flight for consumer in self.consumers))
     @rule(data=st.data(), verb=st.sampled_from([Verb.NACK, Verb.NACK, Verb.EXTEND, Verb.TERM]))
     def say_something_else(self, data: st.DataObject, verb: Verb) -> None:
         delay_ms = data.draw(st.sampled_from([None, 0, 150]), label="delay_ms") if verb is Verb.NACK else None
@@ -316,7 +329,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.settle(data, verb, delay_ms, lease_ms)
 
     def settle(self, data: st.DataObject, verb: Verb, delay_ms: int | None, lease_ms: int | None) -> None:
-        consumer = data.draw(st.sampled_from([c for c in self.consumers if c.leases]), label="consumer")
+        consumer = data.draw(st.sampled_from([c for c in self.consumers if c.in_flight]), label="consumer")
         held = self.leased_to(consumer)
         bounds = st.sampled_from(held) | st.integers(0, self.end + 1)
         some = st.lists(st.tuples(bounds, bounds).map(lambda pair: (min(pair), max(pair))), min_size=1, max_size=2)
@@ -409,18 +422,21 @@ class SubscriptionMachine(RuleBasedStateMachine):
     @rule(milliseconds=st.sampled_from([1, 60, 100, 299, 1100, 100_000]))
     def tick(self, milliseconds: int) -> None:
         self.now += milliseconds
-        over = [p for p, k in self.known.items() if k.hand is Hand.LEASED and k.started and k.until_ms <= self.now]
+        over = [p for p, k in self.known.items() if k.hand is Hand.LEASED and k.until_ms <= self.now]
         due = [p for p, k in self.known.items() if k.hand is Hand.DELAYED and k.until_ms <= self.now]
         expired: list[int] = []
         returned: list[int] = []
-        for item in self.wheel.advance(self.now):
-            if isinstance(item, Lease):
-                expired += item.slice.positions
-                self.subscription.expire(item, self.now)
-            else:
-                returned += item.slice.positions
-                self.subscription.due(item)
-        assert sorted(expired) == over
+        behind = True
+        while behind:
+            for item in self.clockwork.advance(self.now):
+                if isinstance(item, Lease):
+                    expired += item.slice.positions
+                    self.subscription.expire(item, self.now)
+                else:
+                    returned += item.slice.positions
+                    self.subscription.due(item)
+            behind = self.clockwork.behind
+        assert sorted(expired) == sorted(over)
         assert sorted(returned) == due
         self.move(due, Hand.READY)
         self.gave_back(over, 0)
@@ -452,7 +468,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def agree(self) -> None:
         self.every_message_is_in_one_hand()
         self.every_consumer_holds_what_it_was_leased_and_no_more_than_its_window()
-        self.whatever_runs_stands_in_the_wheel_and_nothing_else()
+        self.whatever_runs_stands_in_the_clockwork_and_nothing_else()
         self.what_is_settled_is_told_by_the_fewest_ranges()
         self.the_oldest_is_the_first_that_is_not_settled()
 
@@ -476,21 +492,31 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def every_consumer_holds_what_it_was_leased_and_no_more_than_its_window(self) -> None:
         for consumer in self.consumers:
             held = [position for lease in consumer.leases for position in lease.slice.positions]
-            assert held == sorted(self.leased_to(consumer))
-            assert consumer.in_flight == len(held) <= consumer.window
+            aged = [position for piece, _ in consumer._aged or () for position in piece.positions]
+            assert held == sorted(held)
+            assert aged == sorted(aged)
+            assert sorted(held + aged) == sorted(self.leased_to(consumer))
+            assert consumer.in_flight == len(held + aged) <= consumer.window
+            for position in self.leased_to(consumer):
+                known = self.known[position]
+                assert consumer.deadline_ms(position, TICK_MS) == (known.until_ms if known.started else None)
             assert all(lease.held and lease.first == lease.slice.first for lease in consumer.leases)
         takers = [consumer for consumer in self.consumers if consumer.credit > 0]
         assert set(self.subscription.takers) == set(takers)
 
-    def whatever_runs_stands_in_the_wheel_and_nothing_else(self) -> None:
+    def whatever_runs_stands_in_the_clockwork_and_nothing_else(self) -> None:
         leases = [lease for consumer in self.consumers for lease in consumer.leases]
         for lease in leases:
-            until = {self.known[p].until_ms for p in lease.slice.positions} if lease.started else {None}
-            assert {self.wheel.deadline_ms(lease)} == until
-        delays = self.subscription._delays
-        for returned in delays:
-            assert {self.wheel.deadline_ms(returned)} == {self.known[p].until_ms for p in returned.slice.positions}
-        assert len(self.wheel) == sum(lease.started for lease in leases) + len(delays)
+            assert lease.place is not None
+            assert {lease.deadline_ms} == {self.known[p].until_ms for p in lease.slice.positions}
+        aged = [(piece, tick) for consumer in self.consumers for piece, tick in consumer._aged or ()]
+        delays = list(self.subscription._delays)
+        for piece, tick in aged + delays:
+            assert {tick * TICK_MS} == {self.known[p].until_ms for p in piece.positions}
+        ready = [position for piece, _ in self.subscription._ready for position in piece.positions]
+        assert ready == sorted(self.in_hand(Hand.READY))
+        on_the_shelf = len(aged) + len(delays) + len(self.subscription._ready)
+        assert self.clockwork.records() == (len(leases), on_the_shelf, 0)
 
     def what_is_settled_is_told_by_the_fewest_ranges(self) -> None:
         """Each message's range reaches back to the one before it, so foreign positions leave no gaps."""

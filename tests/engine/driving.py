@@ -203,7 +203,8 @@ class Driven:
 
     def pass_time(self, milliseconds: int) -> None:
         self.now += milliseconds
-        self.engine.tick(self.now)
+        while self.engine.tick(self.now):
+            pass
 
     async def dead_letters(self) -> list[DeadLetter]:
         """What is to be published to dead-letter topics; buried as if it had been."""

@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.broker.clockwork import Clockwork
 from gateway.broker.subscription import Cause
 from gateway.engine.catalogue import Catalogue, filled, subscription_record
 from gateway.errors import GatewayError
 from gateway.kit.ranges import RangeSet
-from gateway.kit.wheel import Wheel
 from gateway.model import Start, SubscriptionSettings
 from gateway.store import record as records
 from gateway.store.record import Kind, Record
 
 
 def catalogue(subscriptions_max: int = 100) -> Catalogue:
-    return Catalogue(Wheel(100, 0), subscriptions_max)
+    return Catalogue(Clockwork(100, 0), subscriptions_max)
 
 
 def settings(*topics: str, **more: Any) -> SubscriptionSettings:

@@ -59,8 +59,9 @@ class ScriptedEngine:
             settlement.counts[settle.verb] += 1
         settlement.unknown += 1
 
-    def tick(self, now: int) -> None:
+    def tick(self, now: int) -> bool:
         self.ticks.append(now)
+        return False
 
     async def dead_letters(self) -> list[DeadLetter]:
         doomed, self.doomed = self.doomed, []
