@@ -6,7 +6,7 @@ circles; tests/test_house.py holds this map to the tree.
     floor  room                          what it is
     0      model errors steps            the words: values everyone speaks; one table of errors; what a stage tells
     1      config/                       file, environment and flags -> checked settings
-    1      kit/                          pure structures: ranges, tick wheel, order, table, topic trie. `now` is an argument
+    1      kit/                          pure structures: ranges, tick wheel, order, table, topics. `now` is an argument
     2      wire/                         sans-I/O, bytes <-> words: http, push_v1
     2      store/                        Bitcask: record, segment, recovery, checkpoint, and log (which knows trio)
     3      broker/                       the nouns, synchronous: subscription, consumer, lease, dedup, bodies
