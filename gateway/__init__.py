@@ -5,6 +5,7 @@ circles; tests/test_house.py holds this map to the tree.
 
     floor  room                          what it is
     0      model errors steps            the words: values everyone speaks; one table of errors; what a stage tells
+    0      principal                     the word for who asks, and what that one may do
     1      config/                       file, environment and flags -> checked settings
     1      kit/                          pure structures: ranges, tick wheel, order, table, topics. `now` is an argument
     2      wire/                         sans-I/O, bytes <-> words: http, push_v1

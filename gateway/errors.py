@@ -28,6 +28,8 @@ TABLE: dict[str, Kind] = {
     "bad_pattern": Kind(400, 3501, False),
     "bad_name": Kind(400, 3501, False),
     "unknown_operation": Kind(400, 3501, False),
+    "invalid_token": Kind(401, 3500, False),
+    "no_credentials": Kind(401, 3502, False),
     "permission_denied": Kind(403, 3503, False),
     "not_found": Kind(404, 3501, False),
     "subscription_not_found": Kind(404, 3501, False),
@@ -49,6 +51,7 @@ TABLE: dict[str, Kind] = {
     "subscription_deleted": Kind(409, 3507, False),
     "subscription_limit": Kind(429, 3504, False),
     # the moment's fault: the same call may succeed later
+    "credentials_expired": Kind(401, 3005, True),  # with fresh ones
     "request_timeout": Kind(408, 3501, True),
     "quota_exceeded": Kind(429, 3008, True),
     "slow_consumer": Kind(503, 3008, True),

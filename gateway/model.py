@@ -16,6 +16,7 @@ import attrs
 import msgspec
 
 from gateway.errors import GatewayError
+from gateway.principal import ANONYMOUS, Principal
 
 Position = int
 """A message's place in the log: unique and growing within one store's life, below 2^53."""
@@ -38,9 +39,14 @@ NAME_BYTES_MAX: Final = 250
 """Five fewer than a topic's, so that `dead.<name>` is a topic too."""
 
 
+def is_topic(text: str) -> bool:
+    """Whether `text` is dot-separated words of [A-Za-z0-9_-], at most 255 bytes."""
+    return len(text) <= TOPIC_BYTES_MAX and _TOPIC.fullmatch(text) is not None
+
+
 def check_topic(topic: str) -> str:
-    """Return `topic`, or raise `bad_topic`: dot-separated words of [A-Za-z0-9_-], at most 255 bytes."""
-    if len(topic) <= TOPIC_BYTES_MAX and _TOPIC.fullmatch(topic):
+    """Return `topic`, or raise `bad_topic`."""
+    if is_topic(topic):
         return topic
     raise GatewayError("bad_topic", f"topic {_short(topic)}: {_why_bad(topic, 'topic')}")
 
@@ -141,6 +147,7 @@ class Batch:
         "on_finished",
         "origin",
         "plain",
+        "principal",
         "results",
         "routes",
         "size",
@@ -151,15 +158,21 @@ class Batch:
     )
 
     def __init__(
-        self, messages: list[Message], durability: Durability, size: int, done: Callable[[Batch], None]
+        self,
+        messages: list[Message],
+        durability: Durability,
+        size: int,
+        done: Callable[[Batch], None],
+        principal: Principal = ANONYMOUS,
     ) -> None:
         self.messages = messages
         self.durability = durability
         self.size = size  # bytes as received; what the rings count
         self.done = done  # called once, without waiting: the outcome is known and durable as asked
+        self.principal = principal  # who publishes; `admit` asks it for each topic
         self.origin = ""  # who sent it, for people: a connection, an address, a source
         self.steps: list[tuple[object, ...]] | None = None  # the trace's own: what stages did before there was a place
-        self.trusted = False  # made by the gateway itself: limits are not asked
+        self.trusted = False  # made by the gateway itself: limits and permissions are not asked
         self.on_finished: Callable[[int], None] | None = None  # told the size once the batch is no longer under way
         self.plain = False  # set by `admit`: every message has a topic and data, all of them accepted, and no more
         self.topics: set[str] = set()  # of the messages; set by `admit`

@@ -33,7 +33,10 @@ def test_a_status_says_whose_fault_it_is(code: str, kind: Kind) -> None:
     assert 400 <= kind.status <= 599
     if kind.status in (408, 500, 503):
         assert kind.temporary
-    elif kind.status != 429:  # a quota is full for a while, a limit for good
+    elif kind.status not in (
+        401,
+        429,
+    ):  # expired credentials are renewed; a quota is full for a while, a limit for good
         assert not kind.temporary
 
 

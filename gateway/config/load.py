@@ -6,14 +6,14 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import attrs
-import cattrs
 
 from gateway.config.address import is_loopback, parse_address
-from gateway.config.settings import ENVIRONMENT_PREFIX, Config, Entry, entries, sections
-from gateway.errors import ConfigError
+from gateway.config.settings import ENVIRONMENT_PREFIX, Config, Entry, Section, entries, entries_of, sections
+from gateway.config.values import Value, check
+from gateway.errors import ConfigError, GatewayError
 
 _FLAGS = {
     "listen.data": "--listen",
@@ -26,122 +26,140 @@ _FLAGS = {
 """The options of `gateway serve` that are settings."""
 
 
-@attrs.frozen
-class _Value:
-    """One value with where it came from, for the error message."""
+C = TypeVar("C")
 
-    value: Any
-    origin: str
-    typed: bool = False
-    """Whether the source has types of its own, so that text is not another way to write a number."""
+
+@overload
+def load(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Config: ...
+
+
+@overload
+def load(
+    file: Path | None, environment: Mapping[str, str] | None, flags: Mapping[str, Any] | None, of: type[C]
+) -> C: ...
 
 
 def load(
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, Any] | None = None,
-) -> Config:
+    of: type = Config,
+) -> Any:
     """Build the configuration: defaults < `file` < `environment` < `flags` (`{"section.key": value}`).
 
-    Raises ConfigError naming the source, the key and the mend, for the first thing that is wrong.
+    Lists (`[[name]]`) come from the file only. `of`: another class than Config, made like it. Raises ConfigError
+    naming the source, the key and the mend, for the first thing that is wrong.
     """
-    known = {entry.name: entry for entry in entries()}
-    merged: dict[str, _Value] = {}
+    known = {entry.name: entry for entry in entries(of) if not entry.repeated}
+    merged: dict[str, Value] = {}
+    lists: dict[str, list[_Table]] = {}
     if file is not None:
-        merged.update(_from_file(file, known))
+        merged, lists = _from_file(file, sections(of))
     merged.update(_from_environment(environment or {}, known))
     for name, value in (flags or {}).items():
-        merged[name] = _Value(value, f"flag {_FLAGS.get(name, name)}")
-    checked: dict[str, dict[str, Any]] = {section: {} for section in sections()}
+        merged[name] = Value(value, f"flag {_FLAGS.get(name, name)}")
+    checked: dict[str, dict[str, Any]] = {name: {} for name, section in sections(of).items() if not section.repeated}
     for name, item in merged.items():
         entry = known[name]
-        checked[entry.section][entry.key] = _check(entry, item)
-    config = Config(**{section: cls(**checked[section]) for section, cls in sections().items()})
-    _check_relations(config)
+        checked[entry.section][entry.key] = check(entry, item)
+    built = {name: _build(sections(of)[name].cls, values, name) for name, values in checked.items()}
+    built |= {name: _build_list(sections(of)[name], tables) for name, tables in lists.items()}
+    config = of(**built)
+    if isinstance(config, Config):
+        _check_relations(config)
     return config
 
 
-def _from_file(file: Path, known: Mapping[str, Entry]) -> Iterator[tuple[str, _Value]]:
+def _from_file(file: Path, known: Mapping[str, Section]) -> tuple[dict[str, Value], dict[str, list[_Table]]]:
+    """The values of its sections by their full names, and its lists."""
+    values: dict[str, Value] = {}
+    lists: dict[str, list[_Table]] = {}
+    for name, content in _read(file).items():
+        section = known.get(name)
+        if section is None:
+            raise ConfigError(f"{file}: [{name}]: unknown section{_suggest(name, known)}")
+        if section.repeated:
+            lists[name] = list(_list_of_tables(section, content, f"{file}: {name}"))
+        else:
+            table = _table(section, content, f"{file}: {name}")
+            values.update((f"{name}.{key}", value) for key, value in table.values.items())
+    return values, lists
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: cannot be read: {error.strerror}; name a file that exists") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: is not TOML: {error}") from None
-    for section, table in document.items():
-        if section not in sections():
-            raise ConfigError(f"{file}: [{section}]: unknown section{_suggest(section, sections())}")
-        if not isinstance(table, dict):
-            raise ConfigError(f"{file}: {section}: must be a table; write [{section}]")
-        for key, value in table.items():
-            name = f"{section}.{key}"
-            if name not in known:
-                keys = [entry.key for entry in known.values() if entry.section == section]
-                raise ConfigError(f"{file}: {name}: unknown key{_suggest(key, keys)}")
-            yield name, _Value(value, f"{file}: {name}", typed=True)
 
 
-def _from_environment(environment: Mapping[str, str], known: Mapping[str, Entry]) -> Iterator[tuple[str, _Value]]:
+@attrs.frozen
+class _Table:
+    """One table of the file: its values by their keys, and where it stands."""
+
+    values: dict[str, Value]
+    origin: str
+
+
+def _list_of_tables(section: Section, content: Any, origin: str) -> Iterator[_Table]:
+    if not isinstance(content, list):
+        raise ConfigError(f"{origin}: must be a list of tables; write [[{section.name}]]")
+    for index, table in enumerate(content):
+        yield _table(section, table, f"{origin}[{index}]")
+
+
+def _table(section: Section, content: Any, origin: str) -> _Table:
+    if not isinstance(content, dict):
+        raise ConfigError(f"{origin}: must be a table; write {section.header}")
+    keys = [field.name for field in attrs.fields(section.cls)]
+    for key in content:
+        if key not in keys:
+            raise ConfigError(f"{origin}.{key}: unknown key{_suggest(key, keys)}")
+    return _Table({key: Value(value, f"{origin}.{key}", typed=True) for key, value in content.items()}, origin)
+
+
+def _build_list(section: Section, tables: list[_Table]) -> tuple[Any, ...]:
+    known = {entry.key: entry for entry in entries_of(section)}
+    built: list[Any] = []
+    names: dict[str, str] = {}
+    for table in tables:
+        for key, entry in known.items():
+            if entry.default is attrs.NOTHING and key not in table.values:
+                raise ConfigError(f"{table.origin}: {key} is missing: {entry.help}")
+        values = {key: check(known[key], value) for key, value in table.values.items()}
+        built.append(_build(section.cls, values, table.origin))
+        name = values.get("name")
+        if name is not None and names.setdefault(name, table.origin) != table.origin:
+            raise ConfigError(f"{table.origin}.name: {name!r} is the name of {names[name]} already; give another")
+    return tuple(built)
+
+
+def _build(cls: type, values: dict[str, Any], origin: str) -> Any:
+    try:
+        return cls(**values)
+    except (ValueError, GatewayError) as error:
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str], known: Mapping[str, Entry]) -> Iterator[tuple[str, Value]]:
     variables = {entry.variable: name for name, entry in known.items()}
     for variable, value in environment.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or "__" not in variable:
             continue  # other programs' variables, such as GATEWAY_INTERFACE, are not ours to judge
         if variable not in variables:
             raise ConfigError(f"environment: {variable}: unknown setting{_suggest(variable, variables)}")
-        yield variables[variable], _Value(value, f"environment: {variable}")
+        yield variables[variable], Value(value, f"environment: {variable}")
 
 
 def _suggest(word: str, candidates: Any) -> str:
     close = difflib.get_close_matches(word, list(candidates), n=1)
     return f"; did you mean {close[0]}?" if close else f"; known are: {', '.join(candidates)}"
-
-
-_TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
-
-
-def _convert(entry: Entry, value: Any, typed: bool) -> Any:
-    """Text of the environment becomes the setting's type; a file's value must already have it."""
-    if typed and isinstance(value, str) and entry.type != "str":
-        raise ValueError(f"must be {_TYPE_WORDS[entry.type]}, without quotes")
-    if entry.type == "bool":
-        if isinstance(value, str) and value.lower() in _TRUE | _FALSE:
-            return value.lower() in _TRUE
-        if not isinstance(value, bool):
-            raise ValueError(f"must be {_TYPE_WORDS[entry.type]}")
-        return value
-    if isinstance(value, bool) or (entry.type == "int" and isinstance(value, float)):
-        raise ValueError(f"must be {_TYPE_WORDS[entry.type]}")
-    if entry.type == "str" and not isinstance(value, str):
-        raise ValueError("must be text; put it in quotes")
-    types: dict[str, type] = {"int": int, "float": float, "str": str}
-    try:
-        return cattrs.structure(value, types[entry.type])
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"must be {_TYPE_WORDS[entry.type]}") from None
-
-
-_TYPE_WORDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "text"}
-
-
-def _check(entry: Entry, item: _Value) -> Any:
-    try:
-        value = _convert(entry, item.value, item.typed)
-    except ValueError as error:
-        raise ConfigError(f"{item.origin}: {item.value!r}: {error}") from None
-    if entry.low is not None and not value >= entry.low:
-        raise ConfigError(f"{item.origin}: {value} is too small; the least is {entry.low:g}")
-    if entry.high is not None and not value <= entry.high:
-        raise ConfigError(f"{item.origin}: {value} is too large; the most is {entry.high:g}")
-    if entry.name == "log.level" and value not in ("debug", "info", "warning", "error"):
-        raise ConfigError(f"{item.origin}: {value!r}: use debug, info, warning or error")
-    if entry.name == "log.format" and value not in ("console", "json", "auto"):
-        raise ConfigError(f"{item.origin}: {value!r}: use console, json or auto")
-    if entry.section == "listen" and entry.key in ("data", "control"):
-        try:
-            parse_address(value)
-        except ValueError as error:
-            raise ConfigError(f"{item.origin}: {value!r}: {error}") from None
-    return value
 
 
 def _check_relations(config: Config) -> None:

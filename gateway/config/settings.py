@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -14,9 +14,23 @@ ENVIRONMENT_PREFIX: Final = "GATEWAY_"
 T = TypeVar("T")
 
 
-def setting(default: T, help_: str, low: float | None = None, high: float | None = None) -> T:
-    """A setting with its default, the sentence that explains it, and its bounds."""
-    return attrs.field(default=default, metadata={"help": help_, "low": low, "high": high})
+def setting(
+    default: T, help_: str, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()
+) -> T:
+    """A setting with its default, the sentence that explains it, its bounds, or the words it may be.
+
+    Its type is bool, int, float, str, a list of text (`tuple[str, ...]`; `choices` are of each), or a free table
+    (`dict[str, Any]`), which its reader checks.
+    """
+    metadata = {"help": help_, "low": low, "high": high, "choices": choices}
+    if isinstance(default, dict):
+        return attrs.field(factory=default.copy, metadata=metadata)  # type: ignore[return-value]
+    return attrs.field(default=default, metadata=metadata)
+
+
+def required(help_: str, choices: tuple[str, ...] = ()) -> Any:
+    """A setting without a default: text that each entry of a list must give."""
+    return attrs.field(metadata={"help": help_, "low": None, "high": None, "choices": choices})
 
 
 @attrs.frozen(kw_only=True)
@@ -171,13 +185,20 @@ class Shutdown:
 class Log:
     """What the process says of itself, on standard error."""
 
-    level: str = setting("info", "debug, info, warning or error.")
-    format: str = setting("auto", "console, json, or auto: console on a terminal, else json.")
+    level: str = setting("info", "debug, info, warning or error.", choices=("debug", "info", "warning", "error"))
+    format: str = setting(
+        "auto", "console, json, or auto: console on a terminal, else json.", choices=("console", "json", "auto")
+    )
 
 
 @attrs.frozen(kw_only=True)
 class Config:
-    """All settings of a gateway, checked."""
+    """All settings of a gateway, checked.
+
+    A field whose type is a class is a section, `[name]`. A field `tuple[Class, ...] = ()` is a list, written `[[name]]`
+    once for each entry; entries may have required keys, and where the class has a `name`, no two may share one. What
+    the types cannot say, a class of either kind checks in `__attrs_post_init__`, with ValueError or GatewayError.
+    """
 
     listen: Listen = attrs.field(factory=Listen)
     store: Store = attrs.field(factory=Store)
@@ -198,32 +219,73 @@ class Entry:
     section: str
     key: str
     type: str
+    """bool, int, float, str, list or table."""
     default: Any
+    """attrs.NOTHING where it must be given."""
     help: str
     low: float | None
     high: float | None
+    choices: tuple[str, ...]
+    repeated: bool
+    """Whether it stands in each entry of a list, `[[section]]`."""
 
     @property
     def name(self) -> str:
-        return f"{self.section}.{self.key}"
+        return f"{self.section}{'[]' if self.repeated else ''}.{self.key}"
 
     @property
     def variable(self) -> str:
         return f"{ENVIRONMENT_PREFIX}{self.section.upper()}__{self.key.upper()}"
 
 
-def sections() -> dict[str, type]:
-    """Section name -> its class, in the order of the file."""
-    hints = get_type_hints(Config)
-    return {field.name: hints[field.name] for field in attrs.fields(Config)}
+@attrs.frozen
+class Section:
+    """One section of the file, or one list of them."""
+
+    name: str
+    cls: type
+    repeated: bool
+
+    @property
+    def header(self) -> str:
+        return f"[[{self.name}]]" if self.repeated else f"[{self.name}]"
 
 
-def entries() -> Iterator[Entry]:
+def sections(of: type = Config) -> dict[str, Section]:
+    """Every section by its name, in the order of the file."""
+    found: dict[str, Section] = {}
+    hints = get_type_hints(of)
+    for field in attrs.fields(of):
+        hint = hints[field.name]
+        repeated = get_origin(hint) is tuple
+        found[field.name] = Section(field.name, get_args(hint)[0] if repeated else hint, repeated)
+    return found
+
+
+_TYPES: Final = {tuple: "list", dict: "table"}
+
+
+def entries(of: type = Config) -> Iterator[Entry]:
     """Every setting there is, in the order of the file."""
-    for section, cls in sections().items():
-        hints = get_type_hints(cls)
-        for field in attrs.fields(cls):
-            meta = field.metadata
-            yield Entry(
-                section, field.name, hints[field.name].__name__, field.default, meta["help"], meta["low"], meta["high"]
-            )
+    for section in sections(of).values():
+        yield from entries_of(section)
+
+
+def entries_of(section: Section) -> Iterator[Entry]:
+    """The settings of one section."""
+    hints = get_type_hints(section.cls)
+    for field in attrs.fields(section.cls):
+        hint, meta, default = hints[field.name], field.metadata, field.default
+        if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # a class, whatever its stub says
+            default = default.factory()
+        yield Entry(
+            section=section.name,
+            key=field.name,
+            type=_TYPES.get(get_origin(hint) or hint) or hint.__name__,
+            default=default,
+            help=meta["help"],
+            low=meta["low"],
+            high=meta["high"],
+            choices=meta["choices"],
+            repeated=section.repeated,
+        )

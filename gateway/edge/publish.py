@@ -33,7 +33,7 @@ class Publisher:
         """POST /v1/topics/{topic}/messages"""
         message, durability = self._message(request, unquote_to_bytes(topic).decode("utf-8", "replace"))
         done = partial(_answer_one, connection, self._epoch)
-        batch = Batch([message], durability, len(request.body), done)
+        batch = Batch([message], durability, len(request.body), done, request.principal)
         batch.origin = connection.remote
         await self._admit.submit(batch)
 
@@ -75,7 +75,7 @@ class Publisher:
         durability = Durability.FSYNCED if header is None else parse_durability(_text(b"push-durability", header))
         check_batch(messages, self._limits, len(request.body))
         done = partial(_answer_many, connection, self._epoch)
-        batch = Batch(messages, durability, len(request.body), done)
+        batch = Batch(messages, durability, len(request.body), done, request.principal)
         batch.origin = connection.remote
         for index, error in errors.items():
             batch.answer(index, error)

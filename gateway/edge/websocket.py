@@ -65,6 +65,7 @@ class Session:
         self._borrowed = BorrowedStream(stream, replay(request), rest)
         self._remote = remote
         self._client = ""
+        self._principal = request.principal
         self._since_ms = services.clock()
         self._consumers: dict[str, Consumer] = {}
         self._ws: trio_websocket.WebSocketConnection | None = None
@@ -182,7 +183,7 @@ class Session:
     async def _publish(self, operation: push_v1.Publish, size: int) -> None:
         check_batch(operation.messages, self._services.config.limits, size)
         done = partial(self._published, operation.id)
-        batch = Batch(operation.messages, operation.durability, size, done)
+        batch = Batch(operation.messages, operation.durability, size, done, self._principal)
         batch.origin = self.name
         for index, error in operation.errors.items():
             batch.answer(index, error)
@@ -363,7 +364,7 @@ class Session:
             connection=self.name,
             protocol=push_v1.SUBPROTOCOL,
             remote=self._remote,
-            principal="",
+            principal=self._principal.name,
             client=self._client,
             subscriptions=sorted(self._consumers),
             window=sum(c.window for c in self._consumers.values()),

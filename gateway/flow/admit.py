@@ -1,4 +1,4 @@
-"""admit: is this something the gateway takes? Limits and topics, each message answered for itself.
+"""admit: is this something the gateway takes? Permissions, limits and topics, each message answered for itself.
 
 Also the door that edges publish through: `submit` is where a full gateway pushes back to its producers.
 """
@@ -17,7 +17,7 @@ from gateway.config import Limits
 from gateway.config import Ring as RingSettings
 from gateway.errors import GatewayError
 from gateway.flow.ring import Budget, Ring, overloaded
-from gateway.model import Batch, Message, check_topic
+from gateway.model import Batch, Message, check_topic, is_topic
 from gateway.steps import UNTRACED, Steps
 from gateway.wire import payload
 
@@ -86,6 +86,8 @@ class Admit:
         """Answer the messages that are not taken, and say what the others are."""
         messages = batch.messages
         batch.topics = {message.topic for message in messages}
+        if not batch.principal.publish.covers_all(batch.topics):
+            self._deny(batch)
         unset = msgspec.UNSET
         if (
             batch.results is None and batch.topics <= self._topics and batch.size <= self._limits.payload_bytes_max
@@ -113,6 +115,15 @@ class Admit:
                 self._check(message)
             except GatewayError as error:
                 batch.answer(index, error)
+                self.ring.count_refused(1)
+
+    def _deny(self, batch: Batch) -> None:
+        """Answer the messages on topics that the principal may not publish to; a topic that is none is found later."""
+        principal = batch.principal
+        denied = {topic for topic in batch.topics if is_topic(topic) and not principal.may_publish(topic)}
+        for index, message in enumerate(batch.messages):
+            if message.topic in denied and (batch.results is None or batch.results[index] is None):
+                batch.answer(index, principal.denied(f"publish to {message.topic}"))
                 self.ring.count_refused(1)
 
     def _check(self, message: Message) -> None:

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import httptools
 
 from gateway.errors import GatewayError
+from gateway.principal import ANONYMOUS, Principal
 
 _FRAMING_BYTES_MAX: Final = 128 * 1024
 """One read of the edge, and the punctuation of the headers."""
@@ -41,7 +42,7 @@ class Limits(Protocol):
 class Request:
     """One complete request. `headers` have lower-case names, in order; `target` is as it was sent."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "target", "upgrade", "version")
+    __slots__ = ("body", "headers", "keep_alive", "method", "principal", "target", "upgrade", "version")
 
     def __init__(self) -> None:
         self.method = ""
@@ -52,6 +53,8 @@ class Request:
         self.keep_alive = True
         self.upgrade = False
         """The client asks for WebSocket."""
+        self.principal: Principal = ANONYMOUS
+        """Who asks, once the edge has looked at its credentials."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, by its lower-case name."""
@@ -274,6 +277,9 @@ def error_response(error: GatewayError) -> Response:
     headers = [(b"content-type", b"application/json")]
     if status in (429, 503) and error.kind.temporary:
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    elif status == 401:  # RFC 6750 §3: a reason only where a credential was sent
+        reason = b"" if error.code == "no_credentials" else b', error="invalid_token"'
+        headers.append((b"www-authenticate", b'Bearer realm="push gateway"' + reason))
     if error.code == "upgrade_required":  # RFC 9110 §15.5.22, RFC 6455 §4.4
         headers += [(b"upgrade", b"websocket"), (b"connection", b"upgrade"), (b"sec-websocket-version", b"13")]
     return Response(status, error.as_json(), headers)

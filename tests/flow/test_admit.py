@@ -15,6 +15,7 @@ from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
 from gateway.flow.ring import Ring
 from gateway.model import JSON_DEPTH_MAX, Batch, Durability, Message
+from gateway.principal import Principal, Scope
 
 LIMITS = Limits(payload_bytes_max=2000, attributes_bytes_max=20, id_chars_max=8, delay_ms_max=1000)
 
@@ -262,3 +263,28 @@ async def test_a_producer_that_is_cancelled_while_it_waits_leaves_nothing_behind
         assert admit.budget.used == 20
         nursery.cancel_scope.cancel()
     assert (admit.budget.used, admit.ring.statistics().items) == (10, 1)
+
+
+async def test_a_topic_that_the_principal_may_not_publish_to_is_refused_for_itself() -> None:
+    admit = admitter()
+    batch = batch_of(message(topic="shop.paid"), message(topic="bank.paid"), message(topic="bank..paid"))
+    batch.principal = Principal(name="shop", publish=Scope(["shop.>"]))
+    admit.check(batch)
+    assert batch.results is not None
+    assert batch.results[0] is None
+    denied, malformed = batch.results[1:]
+    assert isinstance(denied, GatewayError)
+    assert denied.code == "permission_denied"
+    assert "principal 'shop' may not publish to bank.paid" in denied.message
+    assert isinstance(malformed, GatewayError)
+    assert malformed.code == "bad_topic"
+
+
+async def test_a_batch_that_is_permitted_as_a_whole_goes_the_short_way() -> None:
+    admit = admitter()
+    for _ in range(2):
+        batch = batch_of(message(topic="shop.paid"))
+        batch.principal = Principal(name="shop", publish=Scope(["shop.>"]))
+        admit.check(batch)
+        assert batch.results is None
+    assert batch.plain

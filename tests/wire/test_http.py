@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.config import Http
 from gateway.errors import TABLE, GatewayError
+from gateway.principal import ANONYMOUS
 from gateway.wire.http import (
     CONTINUE,
     Request,
@@ -76,6 +77,7 @@ def test_a_request_is_handed_out_whole() -> None:
         "body": b'{"amount":42}',
         "keep_alive": True,
         "upgrade": False,
+        "principal": ANONYMOUS,
     }
     assert (request.path, request.query) == (b"/v1/topics/trade.order.paid/messages", b"x=1")
     assert request.header(b"push-id") == b"a1"
