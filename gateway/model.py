@@ -206,7 +206,7 @@ class Delivery:
     `bodies` are the delivery JSON objects in position order; `attempts` names only what is delivered again.
     """
 
-    __slots__ = ("attempts", "bodies", "count", "lease_ms", "leases", "size", "subscription")
+    __slots__ = ("attempts", "bodies", "count", "last", "lease_ms", "leases", "subscription")
 
     def __init__(self, subscription: str, lease_ms: int) -> None:
         self.subscription = subscription
@@ -215,7 +215,7 @@ class Delivery:
         self.bodies: list[bytes] = []
         self.attempts: dict[str, int] = {}  # by position, as text: JSON's keys
         self.count = 0
-        self.size = 0  # bytes of the bodies
+        self.last: Position = -1  # of its messages: what an ack's latency is measured on
 
 
 class Verb(enum.StrEnum):

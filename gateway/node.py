@@ -24,12 +24,13 @@ from gateway.config import Config
 from gateway.control.app import ControlPlane
 from gateway.control.sources import Sources
 from gateway.edge.connections import Connections
+from gateway.edge.flow_control import FlowControl
 from gateway.edge.http import HttpConnection
 from gateway.edge.listener import Listener
 from gateway.edge.longpoll import LongPoll
 from gateway.edge.plane import DataPlane
 from gateway.edge.publish import Publisher
-from gateway.edge.stream import OutboxStream
+from gateway.edge.stream import OutboxStream, Unsent
 from gateway.edge.watchdog import Watchdog
 from gateway.edge.websocket import Services
 from gateway.engine.clock import Clock
@@ -70,6 +71,8 @@ class Node:
 
         # the edges
         self.connections = Connections()
+        self.unsent = Unsent(config.flow.unsent_bytes_max)
+        self.flow_control = FlowControl(engine, config.flow, config.deliver.frame_bytes_max, self.clock)
         self.watchdog = Watchdog()
         self.watchdog.every_tick(lambda _now: self.clock.steer())
         self.longpoll = LongPoll(engine, self.settle.ring, config.pull, self.clock)
@@ -111,6 +114,7 @@ class Node:
             admit=self.admit,
             settle=self.settle.ring,
             connections=self.connections,
+            flow_control=self.flow_control,
             watchdog=self.watchdog,
             clock=self.clock,
             node=self.name,
@@ -141,6 +145,7 @@ class Node:
             flow.start_soon(self.settle.run)
             flow.start_soon(self.redeliver.run)
             flow.start_soon(self.longpoll.run)
+            flow.start_soon(self.flow_control.run)
             flow.start_soon(self.watchdog.run)
             edges.start_soon(data.run, serve_data)
             edges.start_soon(control.run, serve_control)
@@ -169,7 +174,7 @@ class Node:
         stream.abort()
 
     def _listen(self, name: str, address: str) -> Listener:
-        listener = Listener(name, address, self.config.listen.backlog)
+        listener = Listener(name, address, self.config.listen.backlog, self.unsent)
         self._listeners.append(listener)
         return listener
 
@@ -188,6 +193,8 @@ class Node:
             redeliver=self.redeliver,
             longpoll=self.longpoll,
             connections=self.connections,
+            flow_control=self.flow_control,
+            unsent=self.unsent,
             listeners=self._listeners,
             not_ready=lambda: self.admit.closed.message if self.admit.closed else None,
         )

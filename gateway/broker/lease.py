@@ -46,6 +46,7 @@ class Returned:
 
 Keeper: TypeAlias = "Consumer | Subscription"
 """Who may have slices on the shelf: a consumer what it is leased, a subscription what came back or is delayed."""
+UNBOUNDED = 2**62
 
 
 class Consumer:
@@ -57,9 +58,12 @@ class Consumer:
 
     __slots__ = (
         "_aged",
+        "_charged_bytes",
+        "_charged_messages",
         "_leases",
         "acked",
         "blocked",
+        "expired",
         "filed",
         "in_flight",
         "label",
@@ -69,6 +73,7 @@ class Consumer:
         "size_max",
         "subscription",
         "window",
+        "window_bytes",
     )
 
     def __init__(
@@ -82,7 +87,8 @@ class Consumer:
         once: bool = False,
     ) -> None:
         self.subscription = subscription
-        self.window = window  # cap on messages in flight
+        self.window = window  # cap on messages in flight; 0: it is paused
+        self.window_bytes = UNBOUNDED  # and on their bytes
         self.size_max = size_max  # bytes of one delivery
         self.send = send
         self.label = label  # the connection, for people
@@ -91,6 +97,9 @@ class Consumer:
         self.blocked = False
         self.in_flight = 0
         self.acked = 0
+        self.expired = 0  # messages whose lease ran out here
+        self._charged_bytes = 0
+        self._charged_messages = 0  # in flight when that was last counted
         self.filed: tuple[float, int] | None = None  # what the takers know of it
         self._leases: Order[Lease] = Order()  # of the heap tier, by first position
         self._aged: Pile[Keeper] | None = None  # of the others
@@ -108,7 +117,35 @@ class Consumer:
     @property
     def credit(self) -> int:
         """Deliveries it accepts now."""
-        return 0 if self.blocked else self.window - self.in_flight
+        if self.blocked or self.in_flight_bytes >= self.window_bytes:
+            return 0
+        return self.window - self.in_flight
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes of what is in flight; what has left weighs as much as what has stayed.
+
+        Which of its messages has which size is not kept: nothing is added to a lease, nor to a settle.
+        """
+        if self.in_flight < self._charged_messages:
+            self._charged_bytes = self._charged_bytes * self.in_flight // self._charged_messages
+            self._charged_messages = self.in_flight
+        return self._charged_bytes
+
+    def charge(self, messages: int, size: int) -> None:
+        """So many of the messages in flight are new, with `size` bytes together."""
+        new = min(messages, self.in_flight)  # some may have been taken back before they were sent
+        self.in_flight -= new
+        self._charged_bytes = self.in_flight_bytes + size
+        self.in_flight += new
+        self._charged_messages = self.in_flight
+        if self._charged_bytes >= self.window_bytes:
+            self.update()
+
+    def resize(self, window: int, window_bytes: int) -> None:
+        """At most so many messages and bytes in flight from now on; what is beyond stays until it is settled."""
+        self.window, self.window_bytes = window, window_bytes
+        self.update()
 
     @property
     def free_share(self) -> float:

@@ -256,6 +256,7 @@ class Subscription:
         """The lease's deadline has passed: its messages are due again, and its window slots are free."""
         self._let_go(lease)
         self.expired_leases += 1
+        lease.consumer.expired += len(lease.slice)
         self.give_back(lease.slice, now, 0, "lease", "")
 
     def attach(self, consumer: Consumer) -> None:
@@ -275,6 +276,12 @@ class Subscription:
             self._let_go(lease)
             self.give_back(lease.slice, now, 0, "disconnect", "")
         return consumer.in_flight > 0
+
+    def recall(self, consumer: Consumer, now: int) -> None:
+        """What its socket has not taken goes back: nobody has seen it, and it counts as no attempt."""
+        for lease in [lease for lease in consumer.leases if not lease.started]:
+            self._let_go(lease)
+            self.give_back(lease.slice, now, 0, "recall", "")
 
     def give_back(self, piece: Slice, now: int, delay_ms: int, cause: str, reason: str) -> None:
         """Deliver `piece` again after a delay, or give it to the dead letters where its attempts are used up."""

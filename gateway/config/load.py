@@ -191,6 +191,11 @@ def _check_relations(config: Config) -> None:
             "lower the first or raise the second",
         ),
         (
+            config.flow.throttle_after_s <= config.flow.pause_after_s <= config.flow.close_after_s,
+            "flow.throttle_after_s, flow.pause_after_s and flow.close_after_s are steps one after the other: "
+            "let none be longer than the next",
+        ),
+        (
             config.shutdown.reconnect_ms_min <= config.shutdown.reconnect_ms_max,
             "shutdown.reconnect_ms_min is larger than shutdown.reconnect_ms_max: lower the first or raise the second",
         ),

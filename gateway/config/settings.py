@@ -173,6 +173,36 @@ class Deliver:
 
 
 @attrs.frozen(kw_only=True)
+class Flow:
+    """Flow control: how much each WebSocket consumer is given, and what becomes of a slow one."""
+
+    floor_messages: int = setting(8, "The adaptive window does not fall below this many messages.", 1, 1_000_000)
+    near_ms: int = setting(
+        100, "Ack latencies below this are as good as any; the window shrinks beyond twice the best.", 1, 60_000
+    )
+    in_flight_bytes_max: int = setting(
+        16 * MIB, "Bytes in flight to one consumer; a single larger message goes alone.", 4 * KIB, 2**34
+    )
+    throttle_after_s: float = setting(
+        1.0,
+        "A client overdue for this long is given the least: its socket takes nothing, or its leases run out.",
+        0.05,
+        3600,
+    )
+    pause_after_s: float = setting(
+        10.0, "Overdue for this long, it is given nothing; its leases run out and go to others.", 0.05, 86400
+    )
+    close_after_s: float = setting(60.0, "Overdue for this long, it is closed with 3008.", 0.05, 86400)
+    unsent_bytes_max: int = setting(
+        256 * MIB,
+        "Bytes that may wait for the sockets of all connections together; beyond it those that have stood still for "
+        "longest are cut.",
+        MIB,
+        2**40,
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Shutdown:
     """The drain."""
 
@@ -208,6 +238,7 @@ class Config:
     websocket: WebSocket = attrs.field(factory=WebSocket)
     pull: Pull = attrs.field(factory=Pull)
     deliver: Deliver = attrs.field(factory=Deliver)
+    flow: Flow = attrs.field(factory=Flow)
     shutdown: Shutdown = attrs.field(factory=Shutdown)
     log: Log = attrs.field(factory=Log)
 

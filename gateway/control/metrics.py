@@ -88,6 +88,7 @@ class MetricsCall:
         yield from flow_metrics(sources)
         yield from log_metrics(sources)
         yield from edge_metrics(sources)
+        yield from flow_control_metrics(sources)
         yield from process
         yield from collector_metrics(self._pauses)
 
@@ -276,6 +277,22 @@ def edge_metrics(sources: Sources) -> Iterator[Metric]:
     yield gauge("gateway_pulls_waiting", "Pulls that wait for a message.", longpoll.waiting)
     yield gauge("gateway_pull_leases", "Answered pulls that still hold messages.", longpoll.leases)
     yield counter("gateway_pulls", "Pulls.", longpoll.pulls)
+
+
+def flow_control_metrics(sources: Sources) -> Iterator[Metric]:
+    """How the WebSocket consumers keep up, and what flow control does about it."""
+    control = sources.flow_control
+    statistics, steps = control.statistics, {name: float(count) for name, count in control.statistics.steps.items()}
+    yield gauge("gateway_flow_slow_consumers", "Consumers that do not keep up.", control.slow(), "state")
+    yield counter("gateway_flow_steps", "Times a consumer came to a state.", steps, "state")
+    yield counter("gateway_flow_windows_said", "Times a client was told of another window.", statistics.windows_said)
+    unsent = sources.unsent
+    yield gauge("gateway_unsent_bytes", "Bytes that wait for the sockets of all connections.", unsent.bytes)
+    yield gauge("gateway_unsent_limit_bytes", "Bytes that may.", unsent.bytes_max)
+    yield counter("gateway_unsent_cut_connections", "Connections cut because more would have waited.", unsent.cut)
+    yield gauge("gateway_flow_active_consumers", "Consumers the next look is for.", len(control.active))
+    yield counter("gateway_flow_looks", "Looks at the consumers, ten a second.", statistics.looks)
+    yield counter("gateway_flow_busy_seconds", "Time they took.", statistics.busy_seconds)
 
 
 def _closed(closes: Mapping[int, int]) -> dict[str, float]:

@@ -96,7 +96,7 @@ _MORE: Final[dict[str, dict[str, Schema]]] = {
         "unsent_bytes": {"description": "What its socket has not taken yet.", **_COUNT},
         "state": {"description": "How it keeps up.", "enum": ["healthy", "throttled", "paused"]},
         "reason": {"description": "Of the last change of its state or window."},
-        "since_ms": {"description": "When it connected.", **_COUNT},
+        "since_ms": {"description": "Since when it has been in this state.", **_COUNT},
     },
     "Health": {
         "status": {"description": "As the worst of the checks."},

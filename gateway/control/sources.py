@@ -8,8 +8,10 @@ import attrs
 
 from gateway.config import Config
 from gateway.edge.connections import Connections
+from gateway.edge.flow_control import FlowControl
 from gateway.edge.listener import Listener
 from gateway.edge.longpoll import LongPoll
+from gateway.edge.stream import Unsent
 from gateway.engine.base import Engine
 from gateway.flow.admit import Admit
 from gateway.flow.append import Append
@@ -37,6 +39,8 @@ class Sources:
     redeliver: Redeliver
     longpoll: LongPoll
     connections: Connections
+    flow_control: FlowControl
+    unsent: Unsent
     listeners: list[Listener]
     not_ready: Callable[[], str | None]
     """Why the node is not ready for traffic; None where it is."""

@@ -44,11 +44,12 @@ class BorrowedStream(trio.abc.Stream):
     Closing it ends the library's use of it only, and leaves us the last word.
     """
 
-    __slots__ = ("_handshake", "_rest", "_stream", "accepted", "closed")
+    __slots__ = ("_handshake", "_rest", "_stream", "accepted", "closed", "heard")
 
     def __init__(self, stream: OutboxStream, handshake: bytes, rest: bytes) -> None:
         self.accepted = trio.Event()  # before that, the library would drop what comes behind the handshake
         self.closed = False
+        self.heard = False  # something has come since that was last set to False
         self._stream = stream
         self._handshake = handshake
         self._rest = rest
@@ -64,7 +65,9 @@ class BorrowedStream(trio.abc.Stream):
         if self._rest:
             data, self._rest = self._rest, b""
             return data
-        return await self._stream.receive_some(max_bytes)
+        data = await self._stream.receive_some(max_bytes)
+        self.heard = True
+        return data
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)

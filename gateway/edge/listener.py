@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from gateway.config import parse_address
-from gateway.edge.stream import OutboxStream
+from gateway.edge.stream import OutboxStream, Unsent
 from gateway.errors import ConfigError
 
 _log = structlog.get_logger("gateway.listener")
@@ -24,8 +24,9 @@ Serve = Callable[[OutboxStream, str], Awaitable[None]]
 class Listener:
     """One address. `serve` is called for each connection, in a task of its own."""
 
-    def __init__(self, name: str, address: str, backlog: int) -> None:
+    def __init__(self, name: str, address: str, backlog: int, unsent: Unsent | None = None) -> None:
         self.name = name
+        self._unsent = unsent
         self._sockets = [_bind(name, info, backlog) for info in _resolve(name, address)]
         self.accepted = 0
         self.open = 0
@@ -69,7 +70,7 @@ class Listener:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            stream = OutboxStream(sock, connections)
+            stream = OutboxStream(sock, connections, self._unsent)
             await serve(stream, remote)
         except Exception:
             _log.exception("a connection failed", remote=remote)

@@ -21,13 +21,50 @@ _RECEIVE_BYTES_MIN: Final = 4 * 1024
 _SEND_BYTES: Final = 256 * 1024
 """At most this much is offered to the kernel at once, so that one large answer does not hold the run loop."""
 
+_FULL: Final = 0.9
+
 Sent = Callable[[], None]
+
+
+class Unsent:
+    """What waits for the sockets of all streams together, bounded whatever their number (promise 7).
+
+    Only what a socket has not taken at once is counted, so a stream that keeps up never comes here.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+        self.cut = 0
+        """Streams cut to make room."""
+        self._waiting: dict[OutboxStream, None] = {}
+
+    def count(self, stream: OutboxStream, change: int) -> None:
+        """So many bytes more, or fewer, wait in `stream`."""
+        self.bytes += change
+        if not stream.unsent:
+            self._waiting.pop(stream, None)
+        elif change > 0:
+            self._waiting[stream] = None
+            if self.bytes > self.bytes_max:
+                self._make_room()
+
+    def _make_room(self) -> None:
+        """Cut those that have stood still for longest, to nine tenths: not one at each frame from now on."""
+        for stream in sorted(self._waiting, key=lambda stream: stream.progress_at):
+            if self.bytes <= self.bytes_max * _FULL:
+                break
+            self.cut += 1
+            if stream.on_cut is not None:
+                stream.on_cut()
+            stream.abort()
 
 
 class OutboxStream(trio.abc.Stream):
     """A connected, non-blocking TCP socket. The sender runs in `nursery` when one is needed."""
 
-    def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+    def __init__(self, sock: socket.socket, nursery: trio.Nursery, together: Unsent | None = None) -> None:
+        self._together = together
         self._sock = sock
         self._nursery = nursery
         self._outbox: deque[tuple[memoryview, Sent | None]] = deque()
@@ -44,6 +81,8 @@ class OutboxStream(trio.abc.Stream):
         """When the socket last took a byte, or when something began to wait for it."""
         self.on_unblocked: Callable[[], None] | None = None
         """Called when the outbox has run empty after having been full."""
+        self.on_cut: Callable[[], None] | None = None
+        """Called where the stream is cut because too much waits for all sockets together."""
 
     # -------------------------------------------------------------------------------------------- receiving
 
@@ -88,7 +127,7 @@ class OutboxStream(trio.abc.Stream):
             return
         if self._outbox:
             self._outbox.append((memoryview(data), sent))
-            self.unsent += len(data)
+            self._count(len(data))
             return
         try:
             taken = self._sock.send(data if len(data) <= _SEND_BYTES else memoryview(data)[:_SEND_BYTES])
@@ -102,11 +141,16 @@ class OutboxStream(trio.abc.Stream):
                 sent()
             return
         self._outbox.append((memoryview(data)[taken:], sent))
-        self.unsent += len(data) - taken
         self.progress_at = trio.current_time()
-        if not self._sending:
+        self._count(len(data) - taken)
+        if not self._sending and not self._closed:
             self._sending = True
             self._nursery.start_soon(self._send_outbox)
+
+    def _count(self, change: int) -> None:
+        self.unsent += change
+        if self._together is not None:
+            self._together.count(self, change)
 
     async def _send_outbox(self) -> None:
         """The sender: lives until the outbox is empty or the connection is broken."""
@@ -131,8 +175,8 @@ class OutboxStream(trio.abc.Stream):
             taken = self._sock.send(view[:_SEND_BYTES])
         except BlockingIOError:
             return
-        self.unsent -= taken
         self.progress_at = trio.current_time()
+        self._count(-taken)
         if taken < len(view):
             self._outbox[0] = (view[taken:], sent)
             return
@@ -170,7 +214,7 @@ class OutboxStream(trio.abc.Stream):
     def _break(self) -> None:
         self._broken = True
         self._outbox.clear()
-        self.unsent = 0
+        self._count(-self.unsent)
         if self._drained is not None:
             self._drained.set()
             self._drained = None

@@ -16,10 +16,11 @@ import structlog
 import trio
 import trio_websocket
 
-from gateway.broker.lease import Consumer
 from gateway.config import Config
 from gateway.edge.connections import Connections, ConnectionView
+from gateway.edge.flow_control import Feed, FlowControl
 from gateway.edge.handshake import BorrowedStream, replay
+from gateway.edge.ladder import State
 from gateway.edge.publish import check_batch
 from gateway.edge.stream import RECEIVE_BYTES, OutboxStream
 from gateway.edge.watchdog import Watchdog
@@ -31,11 +32,12 @@ from gateway.model import Batch, Delivery, Settlement, Verb
 from gateway.wire import push_v1
 from gateway.wire.http import Request
 from gateway.wire.push_v1 import BadOperationError
-from gateway.wire.websocket import close_frame, text_frame
+from gateway.wire.websocket import PING_FRAME, close_frame, text_frame
 
 _log = structlog.get_logger("gateway.websocket")
 ABNORMAL: Final = 1006
-_SMOOTHING_S: Final = 2.0
+_STATES: Final = tuple(State)
+"""In the order of the ladder: a connection stands where its worst consumer does."""
 _FAILED: Final = (1002, 1007)
 """A client that speaks no WebSocket, or text that is not UTF-8: the library ends, but does not say so."""
 
@@ -49,6 +51,7 @@ class Services:
     admit: Admit
     settle: Ring[Settlement]
     connections: Connections
+    flow_control: FlowControl
     watchdog: Watchdog
     clock: Callable[[], int]
     node: str
@@ -67,7 +70,7 @@ class Session:
         self._client = ""
         self._principal = request.principal
         self._since_ms = services.clock()
-        self._consumers: dict[str, Consumer] = {}
+        self._feeds: dict[str, Feed] = {}
         self._ws: trio_websocket.WebSocketConnection | None = None
         self._nursery: trio.Nursery | None = None
         self._unanswered = 0  # operations whose outcome is not known yet
@@ -75,10 +78,10 @@ class Session:
         self._close_code = ABNORMAL
         self._closing = False
         self._next_ping = trio.current_time() + self._settings.heartbeat_s
-        self._acked = 0  # as of the last look
-        self._acked_per_s = 0.0
-        self._looked_at = trio.current_time()
+        self._pong_due = 0.0  # set while a ping is unanswered
+        self.heard_ms = 0
         stream.on_unblocked = self._unblock
+        stream.on_cut = self._note_cut
 
     # ------------------------------------------------------------------------------------------------ life
 
@@ -143,9 +146,10 @@ class Session:
         services = self._services
         services.watchdog.discard(self)
         now = services.clock()
-        for consumer in self._consumers.values():
-            services.engine.detach(consumer, now)
-        self._consumers.clear()
+        for feed in self._feeds.values():
+            feed.leave()
+            services.engine.detach(feed.consumer, now)
+        self._feeds.clear()
         services.connections.remove(self, self._close_code)
 
     # ------------------------------------------------------------------------------------------- operations
@@ -209,37 +213,40 @@ class Session:
         name = operation.subscription
         if self._draining:
             raise GatewayError("draining", "the gateway is going down; reconnect and subscribe there")
-        if name in self._consumers:
+        if name in self._feeds:
             raise GatewayError("already_subscribed", f"this connection is subscribed to {name!r} already")
-        if len(self._consumers) >= self._settings.subscriptions_max:
+        if len(self._feeds) >= self._settings.subscriptions_max:
             raise GatewayError(
                 "subscription_limit",
-                f"this connection has {len(self._consumers)} subscriptions (websocket.subscriptions_max); "
+                f"this connection has {len(self._feeds)} subscriptions (websocket.subscriptions_max); "
                 f"unsubscribe from one, or open another connection",
             )
+        feed = Feed(self._services.flow_control, self)
         consumer = self._services.engine.attach(
             name,
             window=operation.window,
-            send=self._deliver,
+            send=partial(self._deliver, feed),
             label=self.name,
             on_deleted=partial(self._subscription_deleted, name),
         )
-        self._consumers[name] = consumer
+        feed.begin(consumer)
+        self._feeds[name] = feed
         if self._stream.unsent:
             consumer.block()
         self._ok(operation.id, subscription=name, window=consumer.window)
 
     async def _unsubscribe(self, operation: push_v1.Unsubscribe) -> None:
         """The consumer leaves by the way its acks went, so that none of them comes too late."""
-        consumer = self._consumers.get(operation.subscription)
-        if consumer is None:
+        feed = self._feeds.get(operation.subscription)
+        if feed is None:
             raise GatewayError("bad_request", f"this connection is not subscribed to {operation.subscription!r}")
-        consumer.block()
+        feed.leave()
+        feed.consumer.block()
         self._unanswered += 1
         await self._services.settle.put(
-            Settlement(consumer, [], partial(self._unsubscribed, operation.id), leaves=True)
+            Settlement(feed.consumer, [], partial(self._unsubscribed, operation.id), leaves=True)
         )
-        self._consumers.pop(operation.subscription, None)  # it may have been deleted meanwhile
+        self._feeds.pop(operation.subscription, None)  # it may have been deleted meanwhile
 
     def _unsubscribed(self, reference: push_v1.Reference, settlement: Settlement) -> None:
         self._unanswered -= 1
@@ -250,15 +257,20 @@ class Session:
         self._perhaps_drained()
 
     def _subscription_deleted(self, name: str) -> None:
-        if self._consumers.pop(name, None) is None:
+        feed = self._feeds.pop(name, None)
+        if feed is None:
             return  # this connection has unsubscribed, and its leaving is on its way
+        feed.leave()
         error = GatewayError("subscription_deleted", f"subscription {name!r} was deleted")
         self._offer(push_v1.encode_error(error))
         self.close(error.kind.close, error.message)
 
     async def _settle(self, operation: push_v1.Settling) -> None:
         settle = push_v1.to_settle(operation)
-        consumer = self._consumers.get(operation.subscription)
+        feed = self._feeds.get(operation.subscription)
+        if feed is not None:
+            feed.heard(settle.ranges, settles=settle.verb is not Verb.EXTEND)
+        consumer = None if feed is None else feed.consumer
         done = None
         if operation.id is not None:
             done = partial(self._settled, operation.id, settle.verb)
@@ -280,22 +292,45 @@ class Session:
         if not self._closing and self._ws is not None:  # before the handshake there are no frames
             self._stream.offer(text_frame(payload))
 
-    def _deliver(self, delivery: Delivery) -> None:
+    def _deliver(self, feed: Feed, delivery: Delivery) -> None:
         """A consumer's `send`: one frame; the leases begin when the kernel has it."""
-        handed = partial(self._handed, delivery)
-        self._stream.offer(text_frame(push_v1.encode_messages(delivery)), handed)
+        frame = text_frame(push_v1.encode_messages(delivery))
+        feed.deliver(delivery, len(frame))
+        self._stream.offer(frame, partial(self._handed, feed, delivery))
         if self._stream.unsent:
-            for consumer in self._consumers.values():
-                consumer.block()
+            self._block()
 
-    def _handed(self, delivery: Delivery) -> None:
-        self._services.engine.handed(delivery, self._services.clock())
+    def _handed(self, feed: Feed, delivery: Delivery) -> None:
+        now = self._services.clock()
+        self._services.engine.handed(delivery, now)
+        feed.handed(delivery, now)
+
+    def _block(self) -> None:
+        for feed in self._feeds.values():
+            feed.consumer.block()
 
     def _unblock(self) -> None:
         """The socket has taken everything: its consumers accept again."""
         if not self._draining:
-            for consumer in self._consumers.values():
-                self._services.engine.unblock(consumer)
+            for feed in self._feeds.values():
+                self._services.engine.unblock(feed.consumer)
+
+    # ------------------------------------------------------------------------------------------- flow control
+
+    def stalled_s(self, now: float) -> float:
+        return now - self._stream.progress_at if self._stream.unsent else 0.0
+
+    def say_window(self, subscription: str, size: int, reason: str) -> None:
+        self._offer(push_v1.encode_window(subscription, size, reason))
+
+    def _note_cut(self) -> None:
+        """Too much waits for all connections together, and this one has stood still for longest."""
+        if not self._closing:
+            self._close_code = GatewayError("slow_consumer", "").kind.close
+
+    def close_slow(self, error: GatewayError) -> None:
+        self._offer(push_v1.encode_error(error))
+        self.close(error.kind.close, error.message)
 
     # ----------------------------------------------------------------------------------------- ending, asking
 
@@ -304,8 +339,7 @@ class Session:
             return
         self._closing = True
         self._close_code = code
-        for consumer in self._consumers.values():
-            consumer.block()
+        self._block()
         self._nursery.start_soon(self._close, code, reason, self._nursery.cancel_scope)
 
     async def _close(self, code: int, reason: str, life: trio.CancelScope) -> None:
@@ -320,62 +354,63 @@ class Session:
         self._draining = True
         shutdown = self._services.config.shutdown
         self._offer(push_v1.encode_drain((shutdown.reconnect_ms_min, shutdown.reconnect_ms_max)))
-        for consumer in self._consumers.values():
-            consumer.block()
+        self._block()
         self._perhaps_drained()
 
     def _perhaps_drained(self) -> None:
-        if self._draining and not self._unanswered and not any(c.in_flight for c in self._consumers.values()):
+        if self._draining and not self._unanswered and not any(f.consumer.in_flight for f in self._feeds.values()):
             self.close(3013, "drained")
 
     def check(self, now: float) -> None:
         """Called by the watchdog: heartbeat, and a socket that takes nothing."""
-        self._measure(now)
-        if self._stream.unsent and now - self._stream.progress_at > self._services.config.http.write_timeout_s:
-            self._stream.abort()
-        elif now >= self._next_ping and not self._closing and self._ws is not None and self._nursery is not None:
+        if self._stream.unsent:
+            if self._feeds:  # flow control says what becomes of a slow consumer
+                for feed in self._feeds.values():
+                    feed.watch()
+            elif self.stalled_s(now) > self._services.config.http.write_timeout_s:
+                self._stream.abort()
+        if self._borrowed.heard:
+            self._pong_due = 0.0
+        if self._pong_due and now > self._pong_due:
+            self.close(3012, f"no pong within {self._settings.pong_timeout_s:g} s")
+        elif now >= self._next_ping and not self._closing and self._ws is not None:
             self._next_ping = now + self._settings.heartbeat_s
-            self._nursery.start_soon(self._ping)
+            self._stream.offer(PING_FRAME, self._pinged)
         if self._draining:
             self._perhaps_drained()
 
-    def _measure(self, now: float) -> None:
-        """Throughput as acked messages a second, smoothed over about two seconds."""
-        acked = sum(consumer.acked for consumer in self._consumers.values())
-        passed = now - self._looked_at
-        if passed > 0:
-            share = min(passed / _SMOOTHING_S, 1.0)
-            rate = max(acked - self._acked, 0) / passed  # fewer where a subscription was left
-            self._acked_per_s += (rate - self._acked_per_s) * share
-        self._acked, self._looked_at = acked, now
-
-    async def _ping(self) -> None:
-        assert self._ws is not None
-        with trio.move_on_after(self._settings.pong_timeout_s) as scope:
-            try:
-                await self._ws.ping()
-            except trio_websocket.ConnectionClosed:
-                return
-        if scope.cancelled_caught:
-            self.close(3012, f"no pong within {self._settings.pong_timeout_s:g} s")
+    def _pinged(self) -> None:
+        """The socket has taken the ping: an answer is due from now on."""
+        self._borrowed.heard = False
+        self._pong_due = trio.current_time() + self._settings.pong_timeout_s
 
     def view(self) -> ConnectionView:
+        now, feeds = self._services.clock(), list(self._feeds.values())
+        worst = max(feeds, key=lambda feed: (_STATES.index(feed.state), feed.since_ms), default=None)
+        latencies = [known for feed in feeds if (known := feed.latency_ms(now)) is not None]
         return ConnectionView(
             connection=self.name,
             protocol=push_v1.SUBPROTOCOL,
             remote=self._remote,
             principal=self._principal.name,
             client=self._client,
-            subscriptions=sorted(self._consumers),
-            window=sum(c.window for c in self._consumers.values()),
-            in_flight=sum(c.in_flight for c in self._consumers.values()),
-            acked_per_s=round(self._acked_per_s, 1),
-            ack_latency_ms=None,
+            subscriptions=sorted(self._feeds),
+            window=sum(feed.consumer.window for feed in feeds),
+            in_flight=sum(feed.consumer.in_flight for feed in feeds),
+            acked_per_s=round(sum(feed.acked_per_s(now) for feed in feeds), 1),
+            ack_latency_ms=round(max(latencies), 1) if latencies else None,
             unsent_bytes=self._stream.unsent,
-            state="paused" if self._draining else "healthy",
-            reason="drain" if self._draining else "",
-            since_ms=self._since_ms,
+            state=_shown(worst, draining=self._draining),
+            reason="drain" if self._draining else worst.reason.value if worst else "",
+            since_ms=self._since_ms if worst is None else worst.since_ms,
         )
+
+
+def _shown(worst: Feed | None, *, draining: bool) -> str:
+    """The state of a connection, in the words of protocol.md §5; one that closes is paused."""
+    if draining or (worst is not None and worst.state is State.CLOSED):
+        return State.PAUSED.value
+    return State.HEALTHY.value if worst is None else worst.state.value
 
 
 def _short(reason: str) -> str:

@@ -129,6 +129,12 @@ class Engine(Protocol):
     def unblock(self, consumer: Consumer) -> None:
         """Its socket takes more again."""
 
+    def resize(self, consumer: Consumer, window: int, window_bytes: int) -> None:
+        """So many messages and bytes in flight from now on; a window of 0 pauses it."""
+
+    def recall(self, consumer: Consumer, now: int) -> None:
+        """What its socket has not taken goes to others."""
+
     # the push side
     async def wait_ready(self) -> None:
         """Wait until `take` may have something."""

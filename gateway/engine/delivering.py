@@ -61,6 +61,7 @@ class Deliveries:
         if len(leases) > 1:
             leases.sort(key=lambda lease: lease.first)
         delivery.leases = list(leases)
+        delivery.last = leases[-1].slice.last
         for lease in leases:
             piece = lease.slice
             delivery.count += len(piece)

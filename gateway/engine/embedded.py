@@ -279,6 +279,18 @@ class EmbeddedEngine:
             consumer.update()
             self._turns.mark(consumer.subscription)
 
+    def resize(self, consumer: Consumer, window: int, window_bytes: int) -> None:
+        if consumer in consumer.subscription.consumers:
+            consumer.resize(window, window_bytes)
+            self._turns.mark(consumer.subscription)
+
+    def recall(self, consumer: Consumer, now: int) -> None:
+        subscription = consumer.subscription
+        if consumer in subscription.consumers:
+            subscription.recall(consumer, now)
+            self._write_news(subscription, now)
+            self._turns.mark(subscription)
+
     # ----------------------------------------------------------------------------------------- the push side
 
     async def wait_ready(self) -> None:
@@ -296,7 +308,7 @@ class EmbeddedEngine:
                 self._log.segments,
                 self._log.durable_end,
                 deliver.frame_messages_max,
-                consumer.size_max,
+                min(consumer.size_max, consumer.window_bytes - consumer.in_flight_bytes),
                 now,
             )
             moved = bool(leases or subscription.news) or subscription.front != front

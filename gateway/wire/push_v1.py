@@ -295,6 +295,11 @@ def encode_welcome(connection: str, node: str, heartbeat_s: float, limits: dict[
     )
 
 
+def encode_window(subscription: str, size: int, reason: str) -> bytes:
+    """The adaptive window of a subscription has changed, and why; 0: it is paused."""
+    return orjson.dumps({"op": "window", "subscription": subscription, "size": size, "reason": reason})
+
+
 def encode_drain(reconnect_ms: tuple[int, int]) -> bytes:
     return orjson.dumps({"op": "drain", "reconnect_ms": list(reconnect_ms)})
 

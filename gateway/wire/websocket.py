@@ -11,6 +11,8 @@ from typing import Final
 
 _FIN_TEXT: Final = 0x81
 _FIN_CLOSE: Final = 0x88
+PING_FRAME: Final = b"\x89\x00"
+"""Any frame of the client answers it: who sends, lives."""
 
 
 def text_frame(payload: bytes) -> bytes:

@@ -596,6 +596,46 @@ def test_redeliveries_and_expired_leases_are_counted() -> None:
     assert (world.subscription.redelivered, world.subscription.expired_leases) == (3, 1)
 
 
+# -------------------------------------------------------------------------------------------------------- flow control
+
+
+def test_what_is_recalled_before_it_was_handed_over_is_no_attempt() -> None:
+    world = World()
+    world.publish("xxxx")
+    stuck, other = world.attach(), world.attach()
+    assert world.deliver(stuck, count_max=1) == [1]
+    unsent = world.take(stuck, count_max=2)
+    world.subscription.recall(stuck, world.now)
+    assert (stuck.in_flight, world.subscription.in_flight) == (1, 1)
+    for lease in unsent:  # the socket has taken them after all: too late
+        assert not lease.held
+    assert world.deliver(other) == [2, 3]
+    assert [lease.slice.attempts for lease in other.leases] == [1]
+    assert world.deliver(other) == [4]
+
+
+def test_a_window_of_zero_pauses_and_what_is_beyond_a_smaller_one_stays() -> None:
+    world = World()
+    world.publish("x" * 30)
+    consumer = world.attach(window=20)
+    assert len(world.deliver(consumer, count_max=10)) == 10
+    consumer.resize(0, 1_000_000)
+    assert (consumer.credit, world.subscription.choose()) == (-10, None)
+    consumer.resize(5, 1_000_000)
+    world.settle(consumer, Verb.ACK, (1, 6))
+    assert (consumer.in_flight, consumer.credit, world.subscription.choose()) == (4, 1, consumer)
+
+
+def test_leases_that_run_out_are_counted_with_their_consumer() -> None:
+    world = World()
+    world.publish("xxx")
+    consumer = world.attach()
+    world.deliver(consumer)
+    world.settle(consumer, Verb.ACK, (2, 2))
+    world.pass_time(LEASE_MS)
+    assert (consumer.acked, consumer.expired) == (1, 2)
+
+
 # --------------------------------------------------------------------------------------------------------------- close
 
 

@@ -3,12 +3,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
 
-from gateway.edge.stream import OutboxStream
+from gateway.edge.stream import OutboxStream, Unsent
 
 LARGE = 2 << 20
 """More than the kernel takes at once."""
@@ -244,3 +245,66 @@ async def test_a_socket_that_takes_more_just_as_it_is_aborted_harms_nobody(nurse
             await trio.lowlevel.wait_readable(rung)  # woken in the same turn as the sender, before or after it
             stream.abort()
             await trio.testing.wait_all_tasks_blocked()
+
+
+# ------------------------------------------------------------------------------------------- all streams together
+
+
+def make_pair(nursery: trio.Nursery, together: Unsent) -> tuple[OutboxStream, socket.socket]:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return OutboxStream(ours, nursery, together), theirs
+
+
+def overfill(stream: OutboxStream) -> None:
+    """Until something waits, and a large frame behind it."""
+    fill(stream)
+    stream.offer(bytes(LARGE))
+
+
+@pytest.fixture
+def together() -> Unsent:
+    return Unsent(bytes_max=4 * LARGE)
+
+
+async def test_what_waits_in_all_streams_is_counted_together(nursery: trio.Nursery, together: Unsent) -> None:
+    (one, peer), (two, other) = make_pair(nursery, together), make_pair(nursery, together)
+    with peer, other:
+        overfill(one)
+        overfill(two)
+        assert together.bytes == one.unsent + two.unsent > 2 * LARGE
+        while one.unsent:
+            read(peer)
+            await trio.lowlevel.checkpoint()
+        assert together.bytes == two.unsent
+        two.abort()
+        assert (together.bytes, together.cut) == (0, 0)
+        one.abort()
+
+
+async def test_beyond_the_bound_who_has_stood_still_for_longest_is_cut(nursery: trio.Nursery, together: Unsent) -> None:
+    told: list[int] = []
+    pairs = [make_pair(nursery, together) for _ in range(6)]
+    for number, (stream, _) in enumerate(pairs):
+        stream.on_cut = partial(told.append, number)
+        overfill(stream)
+        assert together.bytes <= together.bytes_max
+    assert told == list(range(len(told)))
+    assert 0 < together.cut == len(told) < len(pairs)
+    assert together.bytes == sum(stream.unsent for stream, _ in pairs)
+    for stream, peer in pairs:
+        stream.abort()
+        peer.close()
+    assert together.bytes == 0
+
+
+async def test_a_stream_that_is_itself_the_one_to_go_takes_no_more(nursery: trio.Nursery) -> None:
+    together = Unsent(bytes_max=1)
+    stream, peer = make_pair(nursery, together)
+    with peer:
+        while not together.cut:
+            stream.offer(bytes(LARGE))
+        assert (stream.unsent, together.bytes) == (0, 0)
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.wait_drained()
