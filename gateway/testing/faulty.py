@@ -9,19 +9,17 @@ for syncs, passed on to the real files of a temporary directory; beyond that it 
     disk.fail(ever=True)                            # every call from here on: the process is as good as dead
     held = disk.hold("sync"); ...; held.release()   # the next fdatasync takes until then
 
-`cut_power` brings the directory to what a disk may hold after the power has gone: bytes that were never synced are
-lost or torn, and so are new names whose directory was never synced. What an application may rely on is taken from
-Pillai et al., "All File Systems Are Not Created Equal" (OSDI 2014): no more than that `sync` keeps the contents of one
-file and `sync_directory` the names of one directory.
+What was done to the files is kept in `changes`, from which power.py makes whatever a disk may hold after the power has
+gone; `cut_power` brings the directory itself to one such state.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import mmap
 import os
 import threading
-from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
@@ -29,6 +27,7 @@ from typing import Final
 import attrs
 
 from gateway.store.files import Files
+from gateway.testing.power import Change, Cut, Named, NamesSynced, Pending, Surface, Synced, Wrote, lay_out
 
 _ALWAYS_WORK: Final = ("close",)
 """Calls that a fault of every kind spares: a test must be able to clean up."""
@@ -77,14 +76,21 @@ class _Fault:
 class FaultyFiles(Files):
     """The operating system's files, watched. May be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, found: Path | None = None) -> None:
+        """`found`: a directory whose files are on the disk as they are now. Without it, files that were there before
+        are no part of `changes`."""
         self.calls: list[Call] = []
+        self.changes: list[Change] = []
         self._faults: list[_Fault] = []
         self._holds: list[Held] = []
         self._guard = threading.Lock()
         self._paths: dict[int, Path] = {}  # open file -> where it is
-        self._synced: dict[Path, int] = {}  # bytes at the front of a file that are on the disk
-        self._undo: list[Callable[[], None]] = []  # takes back names that are not on the disk, newest last
+        self._files: dict[Path, int] = {}  # where it is -> its number, which it keeps when it is renamed
+        self._numbers = itertools.count(1)
+        self._known: set[Path] = set()  # every place a file of ours was ever at
+        self._open: dict[int, int] = {}  # open file -> its number
+        for path in sorted(found.iterdir()) if found else ():
+            self._find(path)
 
     # ---------------------------------------------------------------------------------------------- telling
 
@@ -129,13 +135,25 @@ class FaultyFiles(Files):
 
         Everything (1.0, True) is what is found after kill -9.
         """
-        for path, synced in self._synced.items():
-            if path.exists() and path.stat().st_size > synced:
-                os.truncate(path, synced + int((path.stat().st_size - synced) * kept))
-        if not names:
-            for undo in reversed(self._undo):
-                undo()
-        self._undo.clear()
+        surface = Surface()
+        for change in self.changes:
+            surface.tell(change)
+        room: dict[int, int] = {}
+        for change in surface.pending:
+            if isinstance(change, Wrote):
+                room[change.file] = room.get(change.file, 0) + len(change.data)
+        room = {file: int(size * kept) for file, size in room.items()}
+        there: list[Pending] = []
+        for change in surface.pending:
+            if isinstance(change, Wrote):
+                data = change.data[: room[change.file]]
+                room[change.file] -= len(data)
+                there.append(attrs.evolve(change, data=data))
+            elif names or isinstance(change, Cut):
+                there.append(change)
+        for directory in {path.parent for path in self._known}:
+            others = {path.name: path.read_bytes() for path in directory.iterdir() if path not in self._known}
+            lay_out({**others, **surface.found(there)}, directory)
 
     # ------------------------------------------------------------------------------------------------ calls
 
@@ -150,29 +168,42 @@ class FaultyFiles(Files):
     def create(self, path: Path) -> int:
         self._call("create", path)
         file = super().create(path)
+        self._files[path] = self._open[file] = next(self._numbers)
         self._paths[file] = path
-        self._synced[path] = 0
-        self._undo.append(lambda: path.unlink(missing_ok=True))
+        self._known.add(path)
+        self.changes.append(Named({path.name: self._files[path]}))
         return file
 
     def open(self, path: Path, *, append: bool = False) -> int:
         self._call("open", path)
         file = super().open(path, append=append)
         self._paths[file] = path
-        self._synced.setdefault(path, super().size(file))
+        if path not in self._files:
+            self._find(path)
+        self._open[file] = self._files[path]
         return file
+
+    def _find(self, path: Path) -> None:
+        """A file that was there before: all of it is on the disk."""
+        self._files[path] = number = next(self._numbers)
+        self._known.add(path)
+        self.changes += [Wrote(number, 0, path.read_bytes()), Synced(number), Named({path.name: number}), NamesSynced()]
 
     def size(self, file: int) -> int:
         self._call("size", self._paths[file])
         return super().size(file)
 
     def write(self, file: int, data: bytes) -> None:
+        offset = super().size(file)
         try:
             self._call("write", self._paths[file], len(data))
         except _PartlyError as partly:
-            super().write(file, data[: partly.kept])
+            data = data[: partly.kept]
+            super().write(file, data)
+            self.changes.append(Wrote(self._open[file], offset, data))
             raise partly.error from None
         super().write(file, data)
+        self.changes.append(Wrote(self._open[file], offset, data))
 
     def read(self, file: int, offset: int, size: int) -> bytes:
         self._call("read", self._paths[file], size)
@@ -183,46 +214,41 @@ class FaultyFiles(Files):
         return super().map(file)
 
     def sync(self, file: int) -> None:
-        path = self._paths[file]
-        self._call("sync", path)
-        self._synced[path] = super().size(file)  # noted only: the real disk would prove nothing, and take its time
+        self._call("sync", self._paths[file])
+        self.changes.append(
+            Synced(self._open[file])
+        )  # noted only: the real disk would prove nothing, and take its time
 
     def sync_directory(self, directory: Path) -> None:
         self._call("sync_directory", directory)
-        self._undo.clear()
+        self.changes.append(NamesSynced())
 
     def truncate(self, file: int, size: int) -> None:
-        path = self._paths[file]
-        self._call("truncate", path, size)
+        self._call("truncate", self._paths[file], size)
         super().truncate(file, size)
-        self._synced[path] = min(self._synced[path], size)
+        self.changes.append(Cut(self._open[file], size))
 
     def replace(self, source: Path, target: Path) -> None:
         self._call("replace", target)
-        before = target.read_bytes() if target.exists() else None
+        for path in (source, target):
+            if path not in self._files and path.exists():
+                self._find(path)
         super().replace(source, target)
-        self._synced[target] = self._synced.pop(source)
-
-        def undo() -> None:
-            os.replace(target, source)
-            if before is not None:
-                target.write_bytes(before)
-
-        self._undo.append(undo)
+        self._files[target] = self._files.pop(source)
+        self._known.add(target)
+        self.changes.append(Named({source.name: None, target.name: self._files[target]}))
 
     def unlink(self, path: Path) -> None:
         self._call("unlink", path)
-        before = path.read_bytes()
+        if path not in self._files:
+            self._find(path)
         super().unlink(path)
-        self._synced.pop(path, None)
-
-        def undo() -> None:
-            path.write_bytes(before)
-
-        self._undo.append(undo)
+        del self._files[path]
+        self.changes.append(Named({path.name: None}))
 
     def close(self, file: int) -> None:
         self._paths.pop(file, None)
+        self._open.pop(file, None)
         super().close(file)
 
     def lock(self, path: Path) -> int | str:

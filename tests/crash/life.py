@@ -1,0 +1,261 @@
+"""A life of a gateway's engine, drawn by chance from its seed, and a witness who takes notes of it.
+
+Publishing in several shapes, subscriptions that come and go, deliveries, acks, nacks, terms, dead letters, leases that
+run out, segments that fill up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import attrs
+import orjson
+import trio
+
+from gateway.errors import GatewayError, StoreError
+from gateway.kit.topics import matches
+from gateway.model import Batch, Durability, Message, Settle, Settlement, Start, Verb
+from gateway.store.files import Files
+from tests.crash.witness import Witness
+from tests.engine.driving import Client, Driven, answer_of, message
+
+LEASE_MS: Final = 1_800_000
+DELAY_MS: Final = 60_000
+SETTINGS: Final[dict[str, Any]] = {"segment_bytes": 3000, "lazy_sync_ms": 1, "cache_bytes": 0}
+TOPICS: Final = ("trade.a", "trade.b", "stock.b", "nobody")
+PATTERNS: Final = (("trade.>",), ("trade.a", "stock.*"), ("*.b",), ("dead.>",))
+
+
+@attrs.define
+class Reader:
+    """A subscription that is there, with its one consumer. `held`: positions it was handed and has said nothing of."""
+
+    name: str
+    patterns: tuple[str, ...]
+    client: Client
+    held: dict[int, None] = attrs.field(factory=dict)
+
+
+class Life:
+    """`run` so many operations; a fault of the disk ends it early, with an exception where it was noticed."""
+
+    def __init__(self, directory: Path, files: Files, witness: Witness, seed: int) -> None:
+        self.witness = witness
+        self.dice = Random(seed)
+        self.driven = Driven(directory, files, 0, SETTINGS)
+        self.readers: dict[str, Reader] = {}
+        self.operations = 0
+        self.refusals = 0
+        self._payloads = 0
+        self._names = 0
+        self._ids: list[str] = []
+
+    async def run(self, operations: int) -> None:
+        await self.driven.engine.open()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.driven.notify)
+                nursery.start_soon(self.driven.engine.run)
+                await self._live(operations)
+                nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self.driven.engine.aclose()
+
+    async def _live(self, operations: int) -> None:
+        verbs: list[tuple[Callable[[], Awaitable[None]], int]] = [
+            (self.publish, 20),
+            (self.publish_two_calls_at_once, 10),
+            (self.publish_with_everything, 10),
+            (self.publish_again, 5),
+            (self.publish_as_written, 5),
+            (self.deliver_and_ack, 30),
+            (self.nack, 4),
+            (self.term, 4),
+            (self.let_leases_run_out, 2),
+            (self.subscribe, 3),
+            (self.change, 2),
+            (self.delete, 1),
+        ]
+        await self.subscribe()
+        while self.operations < operations:
+            self.operations += 1
+            (verb,) = self.dice.choices([verb for verb, _ in verbs], [weight for _, weight in verbs])
+            try:
+                await verb()
+            except GatewayError as error:
+                if error.code == "store_failed":
+                    raise
+                self.refusals += 1  # no room: it was said so, and life goes on
+
+    # ---------------------------------------------------------------------------------------------- publishing
+
+    def payload(self) -> str:
+        self._payloads += 1
+        return f"{self._payloads} " + "." * self.dice.randint(1, 200)
+
+    def messages(self, **more: Any) -> list[Message]:
+        return [message(self.dice.choice(TOPICS), self.payload(), **more) for _ in range(self.dice.randint(1, 4))]
+
+    async def publish(self) -> None:
+        await self._publish(self.messages())
+
+    async def publish_as_written(self) -> None:
+        await self._publish(self.messages(), durability=Durability.WRITTEN)
+
+    async def publish_two_calls_at_once(self) -> None:
+        """Where the first fills the segment, the second begins the next in the same commit."""
+        await self._publish(self.messages(), self.messages())
+
+    async def publish_with_everything(self) -> None:
+        name = f"id-{self._payloads}"
+        await self._publish(
+            [
+                message(self.dice.choice(TOPICS), self.payload(), id=name, key="k", attributes={"a": "b"}),
+                message(self.dice.choice(TOPICS), self.payload(), delay_ms=DELAY_MS),
+                message(self.dice.choice(TOPICS), self.payload(), ttl_ms=24 * LEASE_MS),
+            ]
+        )
+        self._ids.append(name)
+
+    async def publish_again(self) -> None:
+        """An id that was used before, with another payload: refused while it is remembered, new later."""
+        if self._ids:
+            await self._publish([message("trade.a", self.payload(), id=self.dice.choice(self._ids))])
+
+    async def _publish(self, *calls: list[Message], durability: Durability = Durability.FSYNCED) -> None:
+        engine = self.driven.engine
+        self.witness.clock(self.driven.now)
+        self.witness.sent(*(text_of(each) for call in calls for each in call))
+        told = [trio.Event() for _ in calls]
+        batches = [
+            self.driven.batch(*call, durability=durability, done=done) for call, done in zip(calls, told, strict=True)
+        ]
+        for batch in batches:
+            engine.route(batch)
+        try:
+            engine.append(batches, self.driven.now)
+        except (StoreError, GatewayError):
+            self.witness.refused(*(text_of(each) for call in calls for each in call))
+            raise
+        for batch, done in zip(batches, told, strict=True):
+            await self.driven.wait(done)
+            self._note(batch)
+            if batch.error is not None:
+                raise batch.error
+
+    def _note(self, batch: Batch) -> None:
+        """What the producer was told. A store that fails while a batch waits for it may have it or not."""
+        if batch.error is not None:
+            if batch.error.code != "store_failed":
+                self.witness.refused(*map(text_of, batch.messages))
+            return
+        for index, each in enumerate(batch.messages):
+            text, answer = text_of(each), answer_of(batch, index)
+            if isinstance(answer, GatewayError):
+                self.witness.refused(text)
+            elif not answer.duplicate:
+                readers = [r.name for r in self.readers.values() if any(matches(p, each.topic) for p in r.patterns)]
+                durable = batch.durability is Durability.FSYNCED
+                self.witness.answered(answer.position, text, readers, durable=durable)
+                if each.id and durable:
+                    self.witness.named(each.topic + " " + each.id, answer.position, text, self.driven.now)
+
+    # ---------------------------------------------------------------------------------------------- delivering
+
+    async def deliver(self) -> None:
+        await self.driven.deliver()
+        for reader in self.readers.values():
+            for body in reader.client.bodies:
+                position = orjson.loads(body)["position"]
+                reader.held[position] = None
+                self.witness.delivered(reader.name, position, body)
+            reader.client.forget()
+
+    async def deliver_and_ack(self) -> None:
+        """Most of what is held, answered or not."""
+        await self.deliver()
+        for reader in self.readers.values():
+            said = [position for position in reader.held if self.dice.random() < 0.9]
+            if said:
+                await self._ack(reader, said, answered=self.dice.random() < 0.7)
+
+    async def _ack(self, reader: Reader, said: list[int], *, answered: bool) -> None:
+        self._say(reader, said, settling=True)
+        if not answered:
+            settle = Settle(Verb.ACK, [(position, position) for position in said])
+            self.driven.engine.settle(Settlement(reader.client.consumer, [settle]), self.driven.now)
+            return
+        settlement = await self.driven.settle(reader.client, Verb.ACK, *((position, position) for position in said))
+        if settlement.error is not None:
+            raise settlement.error
+        assert settlement.counts[Verb.ACK] == len(said)
+        self.witness.settled(reader.name, said)
+
+    def _say(self, reader: Reader, said: list[int], *, settling: bool) -> None:
+        if settling:
+            self.witness.settling(reader.name, said)
+        for position in said:
+            del reader.held[position]
+
+    async def nack(self) -> None:
+        await self.deliver()
+        for reader in self.readers.values():
+            said = [position for position in reader.held if self.dice.random() < 0.5]
+            self._say(reader, said, settling=False)
+            delay_ms = self.dice.choice([0, None])
+            await self.driven.settle(reader.client, Verb.NACK, *((p, p) for p in said), delay_ms=delay_ms)
+
+    async def term(self) -> None:
+        """Give up on a few; their dead letters are published, then they are settled."""
+        await self.deliver()
+        for reader in self.readers.values():
+            said = [position for position in reader.held if self.dice.random() < 0.3]
+            if said:
+                self._say(reader, said, settling=True)
+                await self.driven.settle(reader.client, Verb.TERM, *((p, p) for p in said))
+                for letter in await self.driven.engine.dead_letters():
+                    await self._publish([message(letter.topic, self.payload())])
+                    self.driven.engine.bury(letter, self.driven.now)
+
+    async def let_leases_run_out(self) -> None:
+        self.driven.pass_time(LEASE_MS + 1000)
+        self.witness.clock(self.driven.now)
+        for reader in self.readers.values():
+            reader.held.clear()
+
+    # ------------------------------------------------------------------------------------------- subscriptions
+
+    async def subscribe(self) -> None:
+        if len(self.readers) >= 4:
+            return
+        self._names += 1
+        name = f"reader-{self._names}"
+        patterns = self.dice.choice(PATTERNS)
+        self.witness.creating(name)
+        start = self.dice.choice(list(Start))
+        await self.driven.subscribe(name, *patterns, start=start, lease_ms=LEASE_MS)
+        self.witness.subscribed(name)
+        self.readers[name] = Reader(name, patterns, self.driven.attach(name))
+        await self.deliver()
+
+    async def change(self) -> None:
+        reader = self.dice.choice(list(self.readers.values()))
+        reader.patterns = self.dice.choice(PATTERNS)
+        await self.driven.subscribe(reader.name, *reader.patterns, lease_ms=LEASE_MS)
+
+    async def delete(self) -> None:
+        if len(self.readers) > 1:
+            name = self.dice.choice(list(self.readers))
+            del self.readers[name]
+            self.witness.deleting(name)
+            await self.driven.delete(name)
+            self.witness.deleted(name)
+
+
+def text_of(each: Message) -> str:
+    text: str = orjson.loads(bytes(each.data))  # type: ignore[arg-type]  # every message here has data
+    return text

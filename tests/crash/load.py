@@ -1,0 +1,124 @@
+"""A producer and a consumer of a gateway that dies under them; all they say and hear goes into a history."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
+
+from gateway.wire.push_v1 import Error, Messages, Ok, Published, decode_server
+from tests.crash.history import History
+from tests.e2e.process import GatewayProcess
+
+SUBSCRIPTION: Final = "crash"
+UNDER_WAY_MAX: Final = 50
+_JSON = msgspec.json.Encoder()
+
+
+@asynccontextmanager
+async def connected(gateway: GatewayProcess) -> AsyncIterator[WebSocketConnection]:
+    """A WebSocket whose socket is closed whatever happens: the library leaves it open where the peer died."""
+    stream = await trio.open_tcp_stream("127.0.0.1", gateway.data_port)
+    try:
+        async with trio.open_nursery() as nursery:
+            ws = await wrap_client_stream(
+                nursery, stream, "127.0.0.1", "/v1/connect", subprotocols=["push.v1.json"], max_message_size=1 << 24
+            )
+            yield ws
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+class Load:
+    """One cycle after the other; `produce` and `consume` end when the connection is lost."""
+
+    def __init__(self, gateway: GatewayProcess, history: History, seed: int) -> None:
+        self.gateway = gateway
+        self.history = history
+        self.dice = random.Random(seed)
+        self._count = 0
+        self._waiting: dict[int, list[str]] = {}
+
+    async def produce(self) -> None:
+        """Publish without waiting for answers, until the connection is lost; first what had an id and no answer."""
+        again = [name for name in self.history.unknown if name.startswith("id")]
+        self._waiting = {}
+        async with lost_is_the_end(), connected(self.gateway) as ws, trio.open_nursery() as tasks:
+            tasks.start_soon(self._hear_answers, ws)
+            for reference in range(1_000_000):
+                names = again[:20] or [self._name() for _ in range(self.dice.randint(1, 20))]
+                del again[:20]
+                self._waiting[reference] = names
+                messages = [self._message(name) for name in names]
+                frame = {"op": "publish", "id": reference, "messages": messages}
+                await ws.send_message(_JSON.encode(frame).decode())
+                while len(self._waiting) > UNDER_WAY_MAX:
+                    await trio.sleep(0.001)
+
+    def _name(self) -> str:
+        self._count += 1
+        return f"{self.dice.choice(['id', 'plain'])}-{self._count}"
+
+    def _message(self, name: str) -> dict[str, object]:
+        payload = _JSON.encode({"name": name, "fill": "x" * 200})
+        self.history.invoke(name, payload)
+        message: dict[str, object] = {"topic": "crash.test", "data": msgspec.Raw(payload)}
+        return {**message, "id": name} if name.startswith("id") else message
+
+    async def _hear_answers(self, ws: WebSocketConnection) -> None:
+        while True:
+            frame = decode_server(await ws.get_message())
+            if isinstance(frame, Published):
+                names = self._waiting.pop(int(frame.id or 0))
+                if frame.positions is not None:
+                    for name, position in zip(names, range(frame.positions[0], frame.positions[1] + 1), strict=True):
+                        self.history.answer(name, position)
+                for name, result in zip(names, frame.results or (), strict=frame.results is not None):
+                    self.history.answer(name, int(str(result["position"])))
+            elif isinstance(frame, Error):
+                self.history.fail(self._waiting.pop(int(frame.id or 0)))
+
+    async def consume(self, share: float) -> None:
+        """Read and ack a share of it, until the connection is lost; what is not acked must come again."""
+        acking: dict[int, list[int]] = {}
+        async with lost_is_the_end(), connected(self.gateway) as ws:
+            await ws.send_message(f'{{"op":"subscribe","id":0,"subscription":"{SUBSCRIPTION}","window":500}}')
+            for reference in range(1, 1_000_000):
+                frame = decode_server(await ws.get_message())
+                if isinstance(frame, Ok) and frame.id in acking:
+                    self.history.ack(acking.pop(int(frame.id or 0)) if not frame.unknown else ())
+                if not isinstance(frame, Messages):
+                    continue
+                for message in frame.messages:
+                    name = msgspec.json.decode(message.data)["name"]
+                    self.history.deliver(name, message.position, bytes(message.data))
+                acking[reference] = [m.position for m in frame.messages if self.dice.random() < share]
+                ranges = [[position, position] for position in acking[reference]]
+                ack = {"op": "ack", "id": reference, "subscription": SUBSCRIPTION, "ranges": ranges}
+                await ws.send_message(_JSON.encode(ack).decode())
+
+    async def drain(self, seconds: float) -> None:
+        """Take and ack all that there is, until nothing is missing or waits any more."""
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.consume, 1.0)
+                while self.history.missing or await self._is_waiting():
+                    await trio.sleep(0.05)
+                nursery.cancel_scope.cancel()
+
+    async def _is_waiting(self) -> int:
+        return (await trio.to_thread.run_sync(self.gateway.statistics, SUBSCRIPTION))["waiting"]
+
+
+@asynccontextmanager
+async def lost_is_the_end() -> AsyncIterator[None]:
+    try:
+        yield
+    except* (ConnectionClosed, HandshakeError, OSError, trio.BrokenResourceError):
+        pass

@@ -1,0 +1,43 @@
+"""Every way in which a recorded run may be found on the disk after each of its calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+import attrs
+
+from gateway.testing.power import KILLED, Change, Contents, Surface, ways_of
+
+
+@attrs.frozen
+class Point:
+    """The first `moment` changes were done; then the process died or the power went, and this was found."""
+
+    moment: int
+    way: str
+    contents: Contents
+
+    @property
+    def killed(self) -> bool:
+        return self.way == KILLED
+
+    def __str__(self) -> str:
+        return f"after change {self.moment}: {self.way}"
+
+
+def points(changes: Sequence[Change], seed: int, more: int = 2, *, journalled: bool = False) -> list[Point]:
+    """All of them. What is found in the same state later is looked at then, when more was promised."""
+    found: dict[tuple[bool, tuple[tuple[str, bytes], ...]], Point] = {}
+    for point in _all_points(changes, Random(seed), more, journalled):
+        found[point.killed, tuple(sorted(point.contents.items()))] = point
+    return list(found.values())
+
+
+def _all_points(changes: Sequence[Change], dice: Random, more: int, journalled: bool) -> Iterator[Point]:
+    surface = Surface()
+    for moment in range(len(changes) + 1):
+        for way, contents in ways_of(surface, dice, more, journalled=journalled):
+            yield Point(moment, way, contents)
+        if moment < len(changes):
+            surface.tell(changes[moment])

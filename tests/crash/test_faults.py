@@ -1,0 +1,102 @@
+"""A fault at every call to the disk: whoever asked is told, nothing that was answered is a lie, and a restart works."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+from collections.abc import Container, Iterator
+from pathlib import Path
+from random import Random
+
+import attrs
+import pytest
+
+from gateway.errors import GatewayError, StoreError
+from gateway.testing.faulty import FaultyFiles
+from gateway.testing.power import Surface, lay_out, ways_of
+from tests.crash.life import Life
+from tests.crash.verdict import violations
+from tests.crash.witness import Witness
+
+SEED = int(os.environ.get("CRASH_SEED", "1"))
+SAMPLE = int(os.environ.get("CRASH_FAULTS", "25"))
+"""How many calls are tried with each fault; 0 all of them (`make crash`)."""
+OPERATIONS = 40
+
+
+@attrs.frozen
+class Fault:
+    error: int
+    verbs: Container[str]
+    """The calls it can come from."""
+    kept: int = 0
+
+
+TAKE_ROOM = ("write", "create", "replace", "truncate", "reserve", "sync", "sync_directory")
+CHANGE_OR_ASK = (*TAKE_ROOM, "make_directory", "names", "open", "size", "read", "map", "unlink", "lock")
+FAULTS = {
+    "an error of the device": Fault(errno.EIO, CHANGE_OR_ASK),
+    "no room": Fault(errno.ENOSPC, TAKE_ROOM),
+    "a short write, then no room": Fault(errno.ENOSPC, ("write",), kept=50),
+    "a short write, then an error": Fault(errno.EIO, ("write",), kept=50),
+}
+
+
+async def live(directory: Path, disk: FaultyFiles) -> tuple[Life, bool]:
+    """A short life, and whether it was cut short."""
+    life, whole = Life(directory, disk, Witness(lambda: len(disk.changes)), SEED), True
+    try:
+        await life.run(OPERATIONS)
+    except* (StoreError, GatewayError, OSError):
+        whole = False
+    return life, whole
+
+
+async def verbs_of_a_life(directory: Path) -> list[str]:
+    disk = FaultyFiles()
+    life, whole = await live(directory, disk)
+    assert whole
+    assert life.operations == OPERATIONS
+    return [call.verb for call in disk.calls]
+
+
+def chosen(verbs: list[str]) -> Iterator[int]:
+    """Numbers of calls, from 1: all of them, or some of each verb."""
+    if not SAMPLE:
+        yield from range(1, len(verbs) + 1)
+        return
+    dice = Random(SEED)
+    numbers = sorted(range(1, len(verbs) + 1), key=lambda number: (verbs[number - 1], dice.random()))
+    each = {verb: list(group) for verb, group in itertools.groupby(numbers, key=lambda number: verbs[number - 1])}
+    for group in each.values():
+        yield from group[: max(2, SAMPLE // len(each))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FAULTS)
+async def test_whichever_call_fails_the_outcome_is_clear_and_true(tmp_path: Path, name: str) -> None:
+    fault = FAULTS[name]
+    verbs = await verbs_of_a_life(tmp_path / "whole")
+    for nth in chosen(verbs):
+        if verbs[nth - 1] not in fault.verbs:
+            continue
+        directory = tmp_path / str(nth)
+        disk = FaultyFiles()
+        disk.fail(nth=nth, error=fault.error, kept=fault.kept)
+        life, _ = await live(directory, disk)
+        place = f"call {nth}, {verbs[nth - 1]}"
+        assert disk.open_files == [], place
+        await judge(directory, life, disk, place)
+
+
+async def judge(directory: Path, life: Life, disk: FaultyFiles, place: str) -> None:
+    """Everything promised must be there: as the process left it, and when the power goes then."""
+    surface = Surface()
+    for change in disk.changes:
+        surface.tell(change)
+    for number, (way, contents) in enumerate(ways_of(surface, Random(SEED), 0, journalled=True)):
+        if number < 2:
+            lay_out(contents, directory)
+            broken = await violations(directory, life.witness.until(), killed=number == 0, thorough=False)
+            assert broken == [], f"{place}: {way}"
