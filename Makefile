@@ -22,8 +22,10 @@ test: .venv/installed-dev ## run the tests; ARGS='-k wheel' passes pytest argume
 	@$(call need,command -v npm,npm)
 	@$(BIN)/python -m pytest $(ARGS)
 
-crash: .venv/installed-dev ## kill -9 under load, 50 times (a few are part of make test); CYCLES=200 for more
-	CRASH_CYCLES=$(or $(CYCLES),50) $(BIN)/python -m pytest tests/crash $(ARGS)
+crash: .venv/installed-dev ## all crash points, faults and damage; 200 times kill -9, 20 power cuts (as root); SEED=1 CYCLES=200 CUTS=20
+	@$(call need,command -v mkfs.ext4 && command -v mount,e2fsprogs mount)
+	CRASH_POINTS=0 CRASH_FAULTS=0 CRASH_BITS=0 CRASH_SEED=$(or $(SEED),1) CRASH_CYCLES=$(or $(CYCLES),200) \
+	POWER_CUTS=$(or $(CUTS),20) $(BIN)/python -m pytest tests/crash $(ARGS)
 
 fuzz: .venv/installed-dev ## the tests that draw their own examples, with 100 times as many of them
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -m hypothesis tests/kit tests/store tests/broker tests/wire $(ARGS)

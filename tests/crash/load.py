@@ -81,7 +81,7 @@ class Load:
                         self.history.answer(name, position)
                 for name, result in zip(names, frame.results or (), strict=frame.results is not None):
                     self.history.answer(name, int(str(result["position"])))
-            elif isinstance(frame, Error):
+            elif isinstance(frame, Error) and frame.code != "store_failed":  # that says nothing: it may be stored
                 self.history.fail(self._waiting.pop(int(frame.id or 0)))
 
     async def consume(self, share: float) -> None:

@@ -20,7 +20,7 @@ from tests.crash.verdict import violations
 from tests.crash.witness import Witness
 
 SEED = int(os.environ.get("CRASH_SEED", "1"))
-SAMPLE = int(os.environ.get("CRASH_FAULTS", "25"))
+SAMPLE = int(os.environ.get("CRASH_FAULTS", "40"))
 """How many calls are tried with each fault; 0 all of them (`make crash`)."""
 OPERATIONS = 40
 
@@ -31,6 +31,8 @@ class Fault:
     verbs: Container[str]
     """The calls it can come from."""
     kept: int = 0
+    ever: bool = False
+    """So do all calls behind it."""
 
 
 TAKE_ROOM = ("write", "create", "replace", "truncate", "reserve", "sync", "sync_directory")
@@ -40,6 +42,7 @@ FAULTS = {
     "no room": Fault(errno.ENOSPC, TAKE_ROOM),
     "a short write, then no room": Fault(errno.ENOSPC, ("write",), kept=50),
     "a short write, then an error": Fault(errno.EIO, ("write",), kept=50),
+    "the disk is gone": Fault(errno.EIO, CHANGE_OR_ASK, kept=50, ever=True),
 }
 
 
@@ -83,7 +86,7 @@ async def test_whichever_call_fails_the_outcome_is_clear_and_true(tmp_path: Path
             continue
         directory = tmp_path / str(nth)
         disk = FaultyFiles()
-        disk.fail(nth=nth, error=fault.error, kept=fault.kept)
+        disk.fail(nth=nth, error=fault.error, kept=fault.kept, ever=fault.ever)
         life, _ = await live(directory, disk)
         place = f"call {nth}, {verbs[nth - 1]}"
         assert disk.open_files == [], place

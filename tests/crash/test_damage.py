@@ -1,0 +1,280 @@
+"""Damage by name, and what must survive it: nothing altered is ever served, and nothing is missing unsaid."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import attrs
+import orjson
+import pytest
+import structlog
+import trio
+
+from gateway.errors import StoreError
+from gateway.model import Start
+from gateway.store import record as records
+from gateway.testing.faulty import FaultyFiles
+from gateway.testing.power import Contents, lay_out
+from tests.engine.driving import driven, message
+
+SEED = int(os.environ.get("CRASH_SEED", "1"))
+SAMPLE = int(os.environ.get("CRASH_BITS", "150"))
+"""How many of a segment's 32,768 bits are flipped; 0 all of them (`make crash`)."""
+SEGMENT_BYTES: Final = 4096
+SETTINGS: Final[dict[str, Any]] = {"segment_bytes": SEGMENT_BYTES, "cache_bytes": 0}
+
+
+@attrs.define
+class Store:
+    """A store as it was before the damage."""
+
+    directory: Path
+    bodies: dict[int, bytes]
+    """Everything that is due, to both of its subscriptions, by position."""
+    contents: Contents = attrs.field(factory=dict)
+
+    @property
+    def segments(self) -> list[Path]:
+        return sorted(self.directory.glob("*.log"))
+
+    @property
+    def active(self) -> Path:
+        return self.segments[-1]
+
+    def positions_of(self, segment: Path) -> list[int]:
+        return [position for position, _ in records_of(segment)]
+
+    def copy(self, directory: Path) -> Store:
+        """The same files elsewhere, and no others."""
+        if not self.contents:
+            self.contents.update({path.name: path.read_bytes() for path in self.directory.iterdir()})
+        lay_out(self.contents, directory)
+        return Store(directory, self.bodies, self.contents)
+
+
+def records_of(segment: Path) -> list[tuple[int, int]]:
+    """Position and end of each message in a segment file."""
+    data = segment.read_bytes()
+    found = records.scan(data[len(records.MAGIC) :], len(records.MAGIC))
+    return [(each.position, each.end) for each in found if each.kind == records.Kind.MESSAGE]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Five sealed segments of 4 KiB and an active one, as a killed process leaves them."""
+    return build(tmp_path_factory.mktemp("killed") / "store", crash=True)
+
+
+@pytest.fixture(scope="module")
+def closed(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The same, closed in peace: the checkpoint knows where it ends."""
+    return build(tmp_path_factory.mktemp("closed") / "store", crash=False)
+
+
+def build(directory: Path, *, crash: bool) -> Store:
+    async def fill() -> dict[int, bytes]:
+        async with driven(directory, FaultyFiles(), crash=crash, **SETTINGS) as gateway:
+            await gateway.subscribe("orders")
+            number = 0
+            while gateway.engine.statistics().segments < 6:
+                await gateway.publish(message("trade.a", f"{number} " + "x" * 300))
+                number += 1
+            await gateway.subscribe("late", start=Start.START)
+            for rest in range(4):
+                await gateway.publish(message("trade.a", f"rest {rest} " + "x" * 300))
+            client = gateway.attach("orders")
+            await gateway.deliver()
+            return dict(zip(client.received, client.bodies, strict=True))
+
+    return Store(directory, trio.run(fill))
+
+
+@attrs.frozen
+class Outcome:
+    """What a start on a damaged store came to."""
+
+    refusal: str
+    """Why it was refused; empty where it was not."""
+    served: dict[int, bytes]
+    said: list[MutableMapping[str, Any]]
+    """What was logged, at the level of a warning or above."""
+
+    @property
+    def text(self) -> str:
+        return self.refusal + " ".join(map(str, self.said))
+
+
+async def start(store: Store) -> Outcome:
+    """Open the store; both subscriptions must be given the same."""
+    with structlog.testing.capture_logs() as said:
+        try:
+            async with driven(store.directory, FaultyFiles(), crash=True, **SETTINGS) as gateway:
+                there = [view.name for view in gateway.engine.subscriptions(gateway.now)]
+                clients = [gateway.attach(name) for name in there]
+                await gateway.deliver()
+                served = [dict(zip(client.received, client.bodies, strict=True)) for client in clients]
+                assert all(each == served[0] for each in served)
+                return Outcome("", served[0] if served else {}, [each for each in said if each["log_level"] != "info"])
+        except StoreError as error:
+            return Outcome(str(error), {}, said)
+
+
+def judge(store: Store, outcome: Outcome, damaged: Path, missing: set[int]) -> None:
+    """Nothing is altered, nothing is missing but `missing`; what is missing, or refused, is said by its file's name."""
+    assert outcome.served.items() <= store.bodies.items(), "served altered"
+    if outcome.refusal or missing or outcome.served != store.bodies:
+        assert damaged.name in outcome.text, outcome
+    if not outcome.refusal:
+        assert store.bodies.keys() - outcome.served.keys() <= missing
+
+
+# ------------------------------------------------------------------------------------------------------ named cases
+
+
+def zero_page(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    page = min(2048, len(data) // 2)
+    data[page : page + 4096] = bytes(len(data[page : page + 4096]))
+    path.write_bytes(data)
+
+
+def flip_in_the_middle(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x10
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut_in_half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def append_junk(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\xff" * 100)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def duplicate_behind_the_last(path: Path) -> None:
+    shutil.copy(path, path.with_name("0000000099.log"))
+
+
+def duplicate_over_its_neighbour(path: Path) -> None:
+    shutil.copy(path, path.with_name(f"{int(path.stem) + 1:010}.log"))
+
+
+def swap_with_its_neighbour(path: Path) -> None:
+    neighbour = path.with_name(f"{int(path.stem) + 1:010}.log")
+    path.rename(path.with_suffix(".swap"))
+    neighbour.rename(path)
+    path.with_suffix(".swap").rename(neighbour)
+
+
+Damage = Callable[[Path], None]
+SEALED: Final[dict[Damage, str]] = {
+    zero_page: "refused",
+    flip_in_the_middle: "refused",
+    empty: "refused",
+    cut_in_half: "refused",
+    append_junk: "refused",
+    remove: "refused",
+    duplicate_behind_the_last: "refused",
+    duplicate_over_its_neighbour: "refused",
+    swap_with_its_neighbour: "refused",
+}
+"""What happens to a sealed segment, and what comes of it."""
+
+
+@pytest.mark.parametrize(("damage", "expected"), SEALED.items(), ids=[each.__name__ for each in SEALED])
+@pytest.mark.parametrize("which", [0, 2], ids=["the first", "one in the middle"])
+async def test_damage_to_a_sealed_segment(
+    killed: Store, tmp_path: Path, damage: Damage, expected: str, which: int
+) -> None:
+    store = killed.copy(tmp_path / "store")
+    damage(store.segments[which])
+    outcome = await start(store)
+    assert bool(outcome.refusal) == (expected == "refused")
+    assert "0000000" in outcome.refusal
+    assert outcome.served.items() <= store.bodies.items()
+
+
+async def test_a_segment_of_another_store_is_not_taken_for_ours(killed: Store, tmp_path: Path) -> None:
+    store = killed.copy(tmp_path / "store")
+    other = await trio.to_thread.run_sync(lambda: build_in_a_thread(tmp_path / "other"))
+    shutil.copy(other.segments[1], store.segments[1])
+    outcome = await start(store)
+    assert store.segments[1].name in outcome.text
+    assert outcome.served.items() <= store.bodies.items()
+
+
+def build_in_a_thread(directory: Path) -> Store:
+    return build(directory, crash=True)
+
+
+# ---------------------------------------------------------------------------------------------- bits and truncations
+
+
+def bits(size: int) -> Iterator[int]:
+    every = range(8 * size)
+    yield from sorted(Random(SEED).sample(every, SAMPLE)) if SAMPLE else every
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [1, -1], ids=["sealed", "active"])
+async def test_no_flipped_bit_is_served_or_unsaid(killed: Store, tmp_path: Path, which: int) -> None:
+    store = killed.copy(tmp_path / "store")
+    path = store.segments[which]
+    data = path.read_bytes()
+    there, ends = set(store.positions_of(path)), [*records_of(path), (max(store.bodies) + 1, len(data))]
+    for bit in bits(len(data)):
+        flipped = bytearray(data)
+        flipped[bit >> 3] ^= 1 << (bit & 7)
+        path.write_bytes(flipped)
+        outcome = await start(store)
+        first = next(position for position, end in ends if end > bit >> 3)
+        behind = {position for position in store.bodies if position >= first}
+        judge(store, outcome, path, there if which == 1 else behind)
+        store = killed.copy(store.directory)
+
+
+async def test_a_torn_tail_is_cut_wherever_it_is_torn(killed: Store, tmp_path: Path) -> None:
+    """Every truncation of the last three records: those before the cut are there, and the cut is said."""
+    ends = records_of(killed.active)
+    data = killed.active.read_bytes()
+    for size in sorted({*range(ends[-4][1], len(data), 1 if SAMPLE == 0 else 17), *(end for _, end in ends[-4:-1])}):
+        store = killed.copy(tmp_path / "store")
+        os.truncate(store.active, size)
+        outcome = await start(store)
+        assert not outcome.refusal
+        behind = {position for position, end in ends if end > size}
+        assert outcome.served == {p: body for p, body in store.bodies.items() if p not in behind}
+        if size not in {end for _, end in ends}:
+            assert store.active.name in outcome.text
+
+
+async def test_what_the_checkpoint_knows_of_is_never_cut_as_a_torn_tail(closed: Store, tmp_path: Path) -> None:
+    end = records_of(closed.active)[-4][1]
+    for size in range(end, closed.active.stat().st_size, 7):
+        store = closed.copy(tmp_path / "store")
+        os.truncate(store.active, size)
+        outcome = await start(store)
+        judge(store, outcome, store.active, set(store.positions_of(closed.active)))
+        assert outcome.refusal
+
+
+def test_the_store_that_is_damaged_has_segments_worth_it(killed: Store) -> None:
+    assert len(killed.segments) == 6
+    assert all(len(killed.positions_of(segment)) > 3 for segment in killed.segments)
+    assert len(killed.bodies) == sum(len(killed.positions_of(segment)) for segment in killed.segments)
+    assert [orjson.loads(body)["position"] for body in killed.bodies.values()] == sorted(killed.bodies)

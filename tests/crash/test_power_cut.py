@@ -1,0 +1,63 @@
+"""The power goes under load, again and again, on a real file system (`make crash`; needs root)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.crash.history import History
+from tests.crash.load import SUBSCRIPTION, Load
+from tests.crash.power_cut import PowerCutDisk, why_not
+from tests.e2e.process import GatewayProcess
+
+CYCLES = int(os.environ.get("POWER_CUTS", "0"))
+SEED = int(os.environ.get("CRASH_SEED", "1"))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[PowerCutDisk]:
+    if not CYCLES:
+        pytest.skip("power cuts are part of `make crash`: they mount a file system")
+    (tmp_path / "trial").mkdir()
+    if reason := why_not(tmp_path / "trial"):
+        pytest.skip(reason)
+    disk = PowerCutDisk(tmp_path)
+    try:
+        disk.make()
+        yield disk
+    finally:
+        disk.remove()
+
+
+def cut_power(gateway: GatewayProcess, disk: PowerCutDisk) -> None:
+    """The disk is gone first, as for a machine; then the process, which may have seen errors."""
+    disk.cut()
+    gateway.kill()
+    disk.unmount()
+    disk.mount()
+    gateway.start()
+
+
+@pytest.mark.slow
+async def test_no_answered_publish_is_lost_over_power_cuts(tmp_path: Path, disk: PowerCutDisk) -> None:
+    history = History()
+    with GatewayProcess(tmp_path / "gateway", "--data", str(disk.directory / "store")) as gateway:
+        gateway.put_subscription(SUBSCRIPTION, topics=["crash.>"])
+        load = Load(gateway, history, SEED)
+        for _ in range(CYCLES):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(load.produce)
+                nursery.start_soon(load.consume, 0.9)
+                await trio.sleep(load.dice.uniform(0.2, 0.8))
+                await trio.to_thread.run_sync(cut_power, gateway, disk)
+            assert history.violations == []
+        await load.drain(30)
+        assert history.violations == []
+        assert history.missing == set()
+        assert len(history.ok) > 100 * CYCLES
+        assert list((disk.directory / "store").glob("*.log"))
+        assert gateway.terminate() == 0
