@@ -267,6 +267,81 @@ class Start(enum.StrEnum):
     END = "end"
 
 
+@attrs.frozen(kw_only=True)
+class SeekTo:
+    """Where a subscription is to go on reading: one of the three is set."""
+
+    position: Position | None = None
+    time_ms: int | None = None
+    """The first message that was stored at this time or later."""
+    edge: Start | None = None
+
+
+@attrs.frozen
+class Sought:
+    """Where a seek led, and what it did to the messages that the subscription is due."""
+
+    position: Position
+    """The subscription reads on from here; the nearest there is to what was asked for."""
+    again: int
+    """Messages that had been settled and are due once more; counted as routed again."""
+    skipped: int
+    """Messages that had not been settled and are due no more; counted as expired."""
+
+
+@attrs.frozen
+class Redriven:
+    """What a redrive brought back."""
+
+    redriven: int
+    """Messages that are due once more; counted as routed again."""
+
+
+class WhyReason(enum.StrEnum):
+    """Where a message stands that is not being delivered."""
+
+    FILTERED = "filtered"
+    """It was never routed to the subscription."""
+    WAITING = "waiting"
+    """It is due and its turn comes; others may stand before it."""
+    WINDOW = "window"
+    """Every consumer holds as much as it may, or its socket takes no more."""
+    NO_CONSUMER = "no_consumer"
+    PAUSED = "paused"
+    KEY = "key"
+    """An earlier message of its key is not settled."""
+    DELAYED = "delayed"
+    BACKOFF = "backoff"
+    LEASED = "leased"
+    DYING = "dead_lettering"
+    """Its deliveries are over, and its dead letter is being stored."""
+    ACKED = "acked"
+    EXPIRED = "expired"
+    DEAD_LETTERED = "dead_lettered"
+    SKIPPED = "skipped"
+    """A seek went past it."""
+    SETTLED = "settled"
+    """The log does not say any more how."""
+
+
+@attrs.frozen(kw_only=True)
+class Why:
+    """Why a message is not delivered to one subscription. Null is what does not apply."""
+
+    position: Position
+    reason: WhyReason
+    detail: str
+    """The same for people, with the mend where there is one."""
+    consumer: str | None = None
+    """Who holds it."""
+    until_ms: int | None = None
+    """When that ends."""
+    attempts: int | None = None
+    """Deliveries so far."""
+    behind: Position | None = None
+    """The message of the same key that it waits for."""
+
+
 BACKOFF_MS_DEFAULT: Final = (10_000, 30_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 7_200_000)
 LEASE_MS_MAX: Final = 12 * 3600 * 1000
 
@@ -317,7 +392,10 @@ def _within(what: str, value: int, low: int, high: int) -> None:
 
 @attrs.frozen
 class SubscriptionStatistics:
-    """Promise 6 in numbers: routed = acked + in flight + waiting + delayed + expired + dead-lettered."""
+    """Promise 6 in numbers: routed = acked + in flight + waiting + delayed + expired + dead-lettered.
+
+    Counters only grow, so a message that is made due once more, by a seek or a redrive, is counted as routed once more.
+    """
 
     waiting: int
     in_flight: int
@@ -329,6 +407,8 @@ class SubscriptionStatistics:
     oldest_ms: int | None
     """Publish time of the oldest unsettled message; None where everything is settled."""
     consumers: int
+    skipped: int = 0
+    """Of the expired, those that a seek went past."""
 
 
 @attrs.frozen

@@ -209,9 +209,14 @@ class Consumer:
 
     def deadline_ms(self, position: int, tick_ms: int) -> int | None:
         """When its lease of `position` ends; None where it is not leased to it, or its frame waits for the socket."""
+        found = self.lease_of(position, tick_ms)
+        return None if found is None else found[1]
+
+    def lease_of(self, position: int, tick_ms: int) -> tuple[Slice, int | None] | None:
+        """In which slice `position` is leased to it, and until when; None while the frame waits for the socket."""
         for lease in self._leases.reaching(position, position):
             start, stop = lease.slice.within(position, position)
             if start < stop:
-                return lease.deadline_ms if lease.started else None
-        tick = None if self._aged is None else self._aged.deadline_tick(position)
-        return None if tick is None else tick * tick_ms
+                return lease.slice, lease.deadline_ms if lease.started else None
+        found = None if self._aged is None else self._aged.find(position)
+        return None if found is None else (found[0], found[1] * tick_ms)

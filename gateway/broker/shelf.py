@@ -129,12 +129,12 @@ class Pile(Generic[Owner]):
                 self._shelf.give(slot)
         return found
 
-    def deadline_tick(self, position: int) -> int | None:
-        """When the slice that holds `position` is due; None where there is none."""
+    def find(self, position: int) -> tuple[Slice, int] | None:
+        """The slice that holds `position`, which stays, and its tick; None where there is none."""
         for slot in () if self._order is None else self._order.reaching(position, position):
-            first, _, tick, count, *_ = self._shelf.read(slot)
+            first, span_low, tick, count, attempts, *_ = self._shelf.read(slot)
             if first <= position < first + count:
-                return tick
+                return Slice(range(first, first + count), span_low, attempts), tick
         return None
 
     def forget(self, first: int) -> None:

@@ -5,9 +5,10 @@ Every message routed to it is in exactly one of these hands, and moves only thro
     waiting     from `front` on in the log, or in the pile `ready` (came back, due now)
     delayed     in the pile `delays`: not due yet (its own delay, or backoff)
     in flight   held by a consumer's lease, or by `doomed` until its dead letter is stored
-    settled     acked, expired or dead-lettered: in `settled`, and counted
+    settled     acked, expired, dead-lettered or skipped by a seek: in `settled`, and counted
 
-so that routed = acked + in flight + waiting + delayed + expired + dead-lettered (promise 6).
+so that routed = acked + in flight + waiting + delayed + expired + dead-lettered (promise 6). Seek and redrive make
+settled ones due once more: see revisit.py.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ import attrs
 from gateway.broker.choosing import Takers
 from gateway.broker.clockwork import STEP, Clockwork
 from gateway.broker.lease import Consumer, Keeper, Lease, Returned
+from gateway.broker.owned import owned
 from gateway.broker.queue import end_of, fit, measure, walk
 from gateway.broker.shelf import Pile
 from gateway.broker.slice import Slice
 from gateway.kit.backoff import redelivery_ms
 from gateway.kit.ranges import RangeSet, count, normalise
 from gateway.kit.topics import matches
-from gateway.model import LEASE_MS_MAX, Settle, Start, SubscriptionSettings, SubscriptionStatistics, Verb
+from gateway.model import LEASE_MS_MAX, Ranges, Settle, Start, SubscriptionSettings, SubscriptionStatistics, Verb
 from gateway.steps import UNTRACED, Steps
 from gateway.store.segment import Segment
 
@@ -38,6 +40,7 @@ class Cause(enum.IntEnum):
     ACKED = 1
     EXPIRED = 2
     DEAD_LETTERED = 3
+    SKIPPED = 4
 
 
 @attrs.frozen
@@ -58,6 +61,8 @@ class Doomed:
     slice: Slice
     cause: str
     reason: str
+    recalls: int
+    """Of the subscription, when it gave them up: a seek since then has taken them back."""
 
 
 _ROUNDS_MAX = 64
@@ -89,6 +94,10 @@ class Subscription:
         self.in_flight = 0
         self.delayed = 0
         self.redelivered = 0
+        self.recalling = False  # everything is being taken back
+        self.recalls = 0  # times that this was done
+        self.buried = RangeSet(0)  # what was given up, and may be redriven
+        self.revisit: list[tuple[int, int]] = []  # ranges behind `front` that are due once more, ascending
         self.expired_leases = 0
         self._clockwork = clockwork
         self._ready: Pile[Keeper] = Pile(clockwork.shelf, self)  # came back and due
@@ -102,8 +111,8 @@ class Subscription:
 
     @property
     def held_up(self) -> bool:
-        """Whether nothing may be taken now: its past is searched, a delivery is read, it is paused, or deleted."""
-        return self.unfilled or self.loading or self.settings.paused or self.deleted
+        """Whether nothing may be taken now: it is searched, read, sought, paused, or deleted."""
+        return self.unfilled or self.loading or self.recalling or self.settings.paused or self.deleted
 
     def choose(self) -> Consumer | None:
         """The consumer with the largest free share of its window; None where none accepts anything."""
@@ -150,6 +159,12 @@ class Subscription:
                 piece, rest = piece.cut(taken)
                 self._ready.add(rest)
             return piece
+        while self.revisit:
+            low, high = self.revisit[0]
+            positions, front = walk(segments, self.number, low, min(high + 1, limit), self.settled, count_max, size_max)
+            self.revisit[:1] = [(front, high)] if positions and front <= high else []
+            if positions:
+                return Slice(positions, low)
         if self.front >= limit:
             return None
         before = self.front
@@ -246,9 +261,13 @@ class Subscription:
         self.in_flight -= len(lease.slice)
 
     def _settle(self, piece: Slice, cause: Cause) -> None:
+        ranges = [(piece.span_low, piece.last)]
+        if cause is Cause.DEAD_LETTERED:  # what others had settled between is not to be redriven
+            ranges = list(self.settled.gaps(piece.span_low, piece.last))
+            self.bury_at(ranges)
         self.settled.add(piece.span_low, piece.last)
         self.counts[cause] += len(piece)
-        self.news.append(Settled(self, cause, len(piece), [(piece.span_low, piece.last)]))
+        self.news.append(Settled(self, cause, len(piece), ranges))
 
     # ------------------------------------------------------------------------------------------ giving back
 
@@ -316,12 +335,49 @@ class Subscription:
             self._settle(piece, Cause.DEAD_LETTERED)
         else:
             self.in_flight += len(piece)
-            self.doomed.append(Doomed(self, piece, cause, reason))
+            self.doomed.append(Doomed(self, piece, cause, reason, self.recalls))
 
     def bury(self, piece: Slice) -> None:
         """The dead letters of `piece` are stored."""
         self.in_flight -= len(piece)
         self._settle(piece, Cause.DEAD_LETTERED)
+
+    def bury_at(self, ranges: Ranges) -> None:
+        """What was given up in `ranges` may be redriven, where dead letters are kept at all."""
+        if self.settings.dead_letter_topic(self.name) is not None:
+            for low, high in ranges:
+                self.buried.add(max(low, 1), high)
+
+    def recall(self, count_max: int) -> bool:
+        """One step of taking everything back: what is out or waits for its time is in no hand then, but in the log.
+
+        Whether there is more. Who begins sets `recalling` until the front has been set anew, or it would be forgotten.
+        """
+        for consumer in self._holders():
+            leases = consumer.some(count_max)
+            for lease in leases:
+                self._let_go(lease)
+            count_max -= len(leases)
+        records = len(self._ready)
+        self._ready.drop(count_max)
+        count_max -= records - len(self._ready)
+        self.delayed -= self._delays.drop(max(count_max, 0))
+        return bool(self._ready or self._delays) or any(consumer.in_flight for consumer in self._holders())
+
+    def _holders(self) -> list[Consumer]:
+        """Everybody who may hold something: also those that left, and have not given back everything yet."""
+        return [*self.consumers, *(each for each in self._clockwork.leaving if each.subscription is self)]
+
+    def begin_at(self, position: int) -> None:
+        """Nothing is out any more: read on from `position`, and forget what was to be dead-lettered or redriven."""
+        assert not self._ready
+        assert not self._delays
+        self.recalls += 1
+        self.recalling = False
+        self.doomed.clear()
+        self.revisit.clear()
+        self.in_flight = self.delayed = 0
+        self.front = position
 
     def close(self) -> None:
         """The subscription is deleted: what it has in memory goes at once, or, where that is much, with the clock."""
@@ -340,13 +396,45 @@ class Subscription:
     # ------------------------------------------------------------------------------------------------ asking
 
     def holds(self, segment: Segment) -> bool:
-        """Whether a message of `segment` is still due to this subscription."""
+        """Whether a message of `segment` is still due to this subscription, or may be made so by a redrive."""
         queue = segment.queues.get(self.number)
         if not queue:
             return False
         return any(
             True for low, high in zip(queue[::2], queue[1::2], strict=True) for _ in self.settled.gaps(low, high)
+        ) or any(
+            True
+            for low, high in self.buried
+            if low < segment.end and high >= segment.base
+            for _ in owned([segment], self.number, low, high)
         )
+
+    @property
+    def unsettled(self) -> int:
+        """Messages that are due, in whichever hand."""
+        return self.routed - sum(self.counts.values())
+
+    def lease_of(self, position: int) -> tuple[Consumer, Slice, int | None] | None:
+        """Who is leased `position`, in which slice, until when; None for the time before its frame is handed over."""
+        for consumer in self._holders():
+            found = consumer.lease_of(position, self._clockwork.tick_ms)
+            if found is not None:
+                return consumer, *found
+        return None
+
+    def delay_of(self, position: int) -> tuple[Slice, int] | None:
+        """The delayed slice that `position` is in, and when it is due."""
+        found = self._delays.find(position)
+        return None if found is None else (found[0], found[1] * self._clockwork.tick_ms)
+
+    def ready_of(self, position: int) -> Slice | None:
+        """The slice that came back, and is due, that `position` is in."""
+        found = self._ready.find(position)
+        return None if found is None else found[0]
+
+    def is_ahead(self, position: int) -> bool:
+        """Whether `take` has still to come to `position`."""
+        return position >= self.front or any(low <= position <= high for low, high in self.revisit)
 
     def oldest(self, segments: Sequence[Segment], limit: int) -> int | None:
         """Position of the oldest message that is not settled, in whichever hand; None where there is none."""
@@ -355,18 +443,18 @@ class Subscription:
 
     def statistics(self, segments: Sequence[Segment], now: int, oldest_ms: int | None) -> SubscriptionStatistics:
         delayed = self.delayed + self._unseen_delayed(segments, now)
-        acked, expired, dead = (self.counts[cause] for cause in Cause)
-        waiting = self.routed - acked - expired - dead - self.in_flight - delayed
+        counts = self.counts
         return SubscriptionStatistics(
-            waiting=waiting,
+            waiting=self.unsettled - self.in_flight - delayed,
             in_flight=self.in_flight,
             delayed=delayed,
             routed=self.routed,
-            acked=acked,
-            expired=expired,
-            dead_lettered=dead,
+            acked=counts[Cause.ACKED],
+            expired=counts[Cause.EXPIRED] + counts[Cause.SKIPPED],
+            dead_lettered=counts[Cause.DEAD_LETTERED],
             oldest_ms=oldest_ms,
             consumers=sum(not (c.once and c.blocked) for c in self.consumers),
+            skipped=counts[Cause.SKIPPED],
         )
 
     def _unseen_delayed(self, segments: Iterable[Segment], now: int) -> int:
@@ -376,7 +464,10 @@ class Subscription:
             for segment in segments
             if segment.timed and self.number in segment.queues
             for position, (due_ms, _) in segment.timed.items()
-            if due_ms > now and position >= self.front and _in_queue(segment.queues[self.number], position)
+            if due_ms > now
+            and self.is_ahead(position)
+            and position not in self.settled
+            and _in_queue(segment.queues[self.number], position)
         )
 
 

@@ -1,9 +1,10 @@
-"""`gateway subscription create | list | show | delete`: the control plane's calls."""
+"""`gateway subscription create | list | show | delete | pause | ...`: the control plane's calls."""
 
 from __future__ import annotations
 
 import sys
 import time
+from datetime import datetime
 from typing import Any, Final
 
 import click
@@ -17,9 +18,21 @@ FILE_COLUMNS: Final = 200
 """Width of a table that goes to a file or a pipe."""
 
 
+class Moment(click.ParamType[int]):
+    """A time, as milliseconds since the epoch or as ISO 8601; without a zone it is the machine's."""
+
+    name = "time"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return int(value) if value.isdecimal() else int(datetime.fromisoformat(value).timestamp() * 1000)
+        except ValueError:
+            self.fail(f"{value}: write 2026-11-24T09:00:00+00:00, or milliseconds since the epoch", param, ctx)
+
+
 @click.group()
 def subscription() -> None:
-    """Create, list, show and delete subscriptions."""
+    """Create, list, show, delete, pause and resume subscriptions; seek, redrive, and ask why."""
 
 
 @subscription.command()
@@ -73,6 +86,55 @@ def delete(name: str, yes: bool, control_url: str) -> None:
         click.confirm(f"Delete {name} and everything that waits for it?", abort=True, err=True)
     call("DELETE", control_url, f"{ALL}/{path_of(name)}")
     click.echo(f"deleted {name}", err=True)
+
+
+@subscription.command()
+@click.argument("name")
+@control_url_option
+def pause(name: str, control_url: str) -> None:
+    """Hold the deliveries of NAME back. What consumers hold they keep."""
+    _print(call("POST", control_url, f"{ALL}/{path_of(name)}/pause"))
+
+
+@subscription.command()
+@click.argument("name")
+@control_url_option
+def resume(name: str, control_url: str) -> None:
+    """Let the deliveries of NAME go on."""
+    _print(call("POST", control_url, f"{ALL}/{path_of(name)}/resume"))
+
+
+@subscription.command()
+@click.argument("name")
+@click.option("--start", "edge", flag_value="start", help="From the first of its messages that is kept.")
+@click.option("--end", "edge", flag_value="end", help="Behind the last message there is.")
+@click.option("--position", type=int, help="From this position on.")
+@click.option("--time", "time_ms", type=Moment(), help="From the first message stored at this time or later.")
+@control_url_option
+def seek(name: str, edge: str | None, position: int | None, time_ms: int | None, control_url: str) -> None:
+    """Have NAME read on from another place. What its consumers hold is taken back."""
+    places: list[Any] = [] if edge is None else [edge]
+    places += [{what: value} for what, value in (("position", position), ("time_ms", time_ms)) if value is not None]
+    if len(places) != 1:
+        raise click.UsageError("name one place: --start, --end, --position N or --time TIME")
+    _print(call("POST", control_url, f"{ALL}/{path_of(name)}/seek", {"to": places[0]}))
+
+
+@subscription.command()
+@click.argument("name")
+@control_url_option
+def redrive(name: str, control_url: str) -> None:
+    """Deliver again what NAME gave up: its dead letters, to it alone, in order."""
+    _print(call("POST", control_url, f"{ALL}/{path_of(name)}/redrive"))
+
+
+@subscription.command()
+@click.argument("name")
+@click.argument("position", type=int)
+@control_url_option
+def why(name: str, position: int, control_url: str) -> None:
+    """Say why the message at POSITION is not being delivered to NAME."""
+    _print(call("GET", control_url, f"{ALL}/{path_of(name)}/why?position={position}"))
 
 
 def create_missing(name: str, topics: tuple[str, ...], control_url: str) -> None:

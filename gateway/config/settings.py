@@ -169,6 +169,9 @@ class Deliver:
         MIB,
         2**40,
     )
+    dead_letter_bytes_max: int = setting(
+        16 * MIB, "Bodies of dead letters on their way to their topic; the others wait in the log.", KIB, 2**34
+    )
     subscriptions_max: int = setting(100_000, "Subscriptions of one gateway.", 1, 2**31)
 
 

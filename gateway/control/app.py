@@ -44,7 +44,7 @@ class ControlPlane:
 
     async def handle(self, request: wire.Request, connection: HttpConnection) -> None:
         if request.method == "OPTIONS" and request.target == b"*":
-            connection.respond(wire.Response(204, b"", [(b"allow", b"GET, HEAD, OPTIONS, PUT, DELETE")]))
+            connection.respond(wire.Response(204, b"", [(b"allow", b"GET, HEAD, OPTIONS, POST, PUT, DELETE")]))
             return
         await asgi.answer(self.app, request, connection)
 

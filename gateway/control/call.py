@@ -45,6 +45,8 @@ class Call:
     summary: str
     description: str = ""
     body: Schema | None = None
+    query: tuple[str, ...] = ()
+    """Names of required query parameters, described in `schemas.PARAMETERS`."""
     answers: tuple[Answer, ...]
     errors: tuple[str, ...] = ()
     respond: Respond

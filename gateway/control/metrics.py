@@ -307,6 +307,7 @@ _COUNTERS: Final = {
     "acked": "Messages a consumer settled.",
     "expired": "Messages whose time was over.",
     "dead_lettered": "Messages given up.",
+    "skipped": "Of the expired, messages that a seek went past.",
 }
 _GAUGES: Final = {
     "waiting": "Messages due that wait for a consumer.",

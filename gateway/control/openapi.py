@@ -78,6 +78,10 @@ def _operation(call: Call) -> Schema:
     operation: Schema = {"operationId": call.name, "summary": call.summary}
     if call.description:
         operation["description"] = call.description
+    if call.query:
+        operation["parameters"] = [
+            {"name": name, "in": "query", "required": True, **PARAMETERS[name]} for name in call.query
+        ]
     if call.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": call.body}}}
     operation["responses"] = dict(_responses(call))

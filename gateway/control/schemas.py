@@ -20,9 +20,13 @@ from gateway.errors import TABLE
 from gateway.model import (
     LEASE_MS_MAX,
     NAME_BYTES_MAX,
+    POSITION_MAX,
     TOPIC_BYTES_MAX,
+    Redriven,
+    Sought,
     SubscriptionSettings,
     SubscriptionStatistics,
+    Why,
 )
 
 _WORD: Final = "[A-Za-z0-9_-]+"
@@ -81,6 +85,24 @@ _MORE: Final[dict[str, dict[str, Schema]]] = {
         "dead_lettered": {"description": "Given up.", **_COUNT},
         "oldest_ms": {"description": "Publish time of the oldest unsettled message; null where all is settled."},
         "consumers": {"description": "Connections and pulls attached now.", **_COUNT},
+        "skipped": {"description": "Of the expired, those that a seek went past.", **_COUNT},
+    },
+    "Sought": {
+        "position": {"description": "It reads on from here: the nearest there is to what was asked for.", **_COUNT},
+        "again": {"description": "Settled messages that are due once more; counted as routed again.", **_COUNT},
+        "skipped": {"description": "Unsettled messages that are due no more; counted as expired.", **_COUNT},
+    },
+    "Redriven": {
+        "redriven": {"description": "Messages that are due once more; counted as routed again.", **_COUNT},
+    },
+    "Why": {
+        "position": {"description": "Which message.", **_COUNT},
+        "reason": {"description": "For programs."},
+        "detail": {"description": "For people, with the mend where there is one."},
+        "consumer": {"description": "Who holds it."},
+        "until_ms": {"description": "When that ends."},
+        "attempts": {"description": "Deliveries so far."},
+        "behind": {"description": "The message of the same key that it waits for."},
     },
     "ConnectionView": {
         "connection": {"description": "Its name."},
@@ -114,9 +136,14 @@ PARAMETERS: Final[dict[str, Schema]] = {
         "schema": {"type": "string", "pattern": TOPIC, "maxLength": NAME_BYTES_MAX},
         "example": "orders",
     },
+    "position": {
+        "description": "Which message.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": POSITION_MAX},
+        "example": 1,
+    },
     "connection": {"description": "Name of the connection, as the list shows it.", "schema": {"type": "string"}},
 }
-"""What stands in the paths, by its name there."""
+"""What stands in paths and queries, by its name there."""
 
 
 def properties(cls: type) -> dict[str, Schema]:
@@ -167,6 +194,18 @@ def _served(*classes: type) -> Iterator[tuple[str, Schema]]:
         yield name, _object(properties(cls), (cls.__doc__ or "").partition("\n")[0])
 
 
+def _one(name: str, schema: Schema) -> Schema:
+    """An object of one member."""
+    return {"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": False}
+
+
+_SEEK_TO: Final[list[Schema]] = [
+    {"type": "string", "enum": ["start", "end"]},
+    *(_one(name, {"const": True}) for name in ("start", "end")),
+    *(_one(name, {"type": "integer", "minimum": 0, "maximum": POSITION_MAX}) for name in ("position", "time_ms")),
+]
+
+
 def _schemas() -> dict[str, Schema]:
     settings = properties(SubscriptionSettings)
     dead_letter = {
@@ -184,7 +223,8 @@ def _schemas() -> dict[str, Schema]:
             {"name": name, **settings, "dead_letter": dead_letter, "statistics": ref("SubscriptionStatistics")},
             "A durable named reader, and where it stands.",
         ),
-        **dict(_served(SubscriptionStatistics, ConnectionView, Probe, Health, Check)),
+        "Seek": _object({"to": {"description": "Where to read on.", "oneOf": _SEEK_TO}}, "A place in the log."),
+        **dict(_served(SubscriptionStatistics, Sought, Redriven, Why, ConnectionView, Probe, Health, Check)),
         "Error": _object(
             {
                 "code": {"type": "string", "description": "For programs.", "enum": sorted(TABLE)},

@@ -1,6 +1,8 @@
-"""Subscriptions: put, get, list, delete (protocol.md §5)."""
+"""Subscriptions: put, get, list, delete; and what moves one on: pause, resume, seek, redrive, why (protocol.md §5)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import attrs
 from starlette.requests import Request
@@ -9,8 +11,8 @@ from starlette.responses import Response
 from gateway.control.call import JSON, Answer, Call, array, body, json, json_array, ref
 from gateway.control.sources import Sources
 from gateway.errors import GatewayError
-from gateway.model import SubscriptionSettings, check_subscription_name
-from gateway.wire.subscription import decode_settings, encode_view
+from gateway.model import POSITION_MAX, Redriven, SubscriptionSettings, check_subscription_name
+from gateway.wire.subscription import decode_seek, decode_settings, encode_view
 
 _ALL = "/v1/subscriptions"
 _ONE = "/v1/subscriptions/{name}"
@@ -72,7 +74,64 @@ class SubscriptionCalls:
                 errors=("bad_name", "subscription_not_found", "store_failed"),
                 respond=self.delete,
             ),
+            *self._steering_calls(),
         ]
+
+    def _steering_calls(self) -> Iterator[Call]:
+        lost = ("bad_name", "subscription_not_found", "store_failed")
+        for name, respond, what in (
+            ("pause", self.pause, "Hold deliveries back; what consumers hold they keep"),
+            ("resume", self.resume, "Let deliveries go on"),
+        ):
+            yield Call(
+                name=f"{name}Subscription",
+                method="POST",
+                path=f"{_ONE}/{name}",
+                summary=what,
+                description="The same as a change of `paused`. The answer comes when it is on the disk.",
+                answers=(Answer(200, "The subscription.", _VIEW),),
+                errors=lost,
+                respond=respond,
+            )
+        yield Call(
+            name="seekSubscription",
+            method="POST",
+            path=f"{_ONE}/seek",
+            summary="Have it read on from another place",
+            description=(
+                "Everything that was routed to it and is kept, from there on, is due, whether it was settled before or "
+                "not; nothing before it is. What consumers hold is taken back, and attempts are forgotten. The answer "
+                "comes when it is on the disk."
+            ),
+            body=ref("Seek"),
+            answers=(Answer(200, "Where it stands now.", {JSON: ref("Sought")}),),
+            errors=(*lost, "overloaded"),
+            respond=self.seek,
+        )
+        yield Call(
+            name="redriveSubscription",
+            method="POST",
+            path=f"{_ONE}/redrive",
+            summary="Make due once more what it gave up",
+            description=(
+                "Every message that went to its dead letters and is still kept is delivered again, to this "
+                "subscription only, in order and with no attempts counted. The dead letters that were stored stay "
+                "where they are."
+            ),
+            answers=(Answer(200, "How many.", {JSON: ref("Redriven")}),),
+            errors=lost,
+            respond=self.redrive,
+        )
+        yield Call(
+            name="getWhy",
+            method="GET",
+            path=f"{_ONE}/why",
+            summary="Why a message is not being delivered to it",
+            query=("position",),
+            answers=(Answer(200, "The reason.", {JSON: ref("Why")}),),
+            errors=(*lost, "not_found"),
+            respond=self.why,
+        )
 
     async def list_all(self, request: Request) -> Response:
         return await json_array(map(encode_view, self._engine.subscriptions(self._clock())))
@@ -94,6 +153,29 @@ class SubscriptionCalls:
         await self._engine.delete_subscription(_name(request))
         return Response(status_code=204)
 
+    async def pause(self, request: Request) -> Response:
+        return await self._set_paused(_name(request), paused=True)
+
+    async def resume(self, request: Request) -> Response:
+        return await self._set_paused(_name(request), paused=False)
+
+    async def _set_paused(self, name: str, *, paused: bool) -> Response:
+        now = self._clock()
+        settings = attrs.evolve(self._engine.subscription(name, now).settings, paused=paused)
+        view, _ = await self._engine.put_subscription(name, settings, now)
+        return json(encode_view(view))
+
+    async def seek(self, request: Request) -> Response:
+        name, to = _name(request), decode_seek(await body(request))
+        return json(attrs.asdict(await self._engine.seek(name, to, self._clock())))
+
+    async def redrive(self, request: Request) -> Response:
+        return json(attrs.asdict(Redriven(await self._engine.redrive(_name(request), self._clock()))))
+
+    async def why(self, request: Request) -> Response:
+        name, position = _name(request), _position(request)
+        return json(attrs.asdict(await self._engine.why(name, position, self._clock())))
+
     def _settings(self, name: str) -> SubscriptionSettings | None:
         try:
             return self._engine.subscription(name, self._clock()).settings
@@ -106,3 +188,13 @@ class SubscriptionCalls:
 def _name(request: Request) -> str:
     name: str = request.path_params["name"]
     return check_subscription_name(name)
+
+
+def _position(request: Request) -> int:
+    values = request.query_params.getlist("position")
+    if len(values) != 1 or len(request.query_params.keys()) != 1:
+        raise GatewayError("bad_request", "name the message, and nothing else: why?position=4711")
+    [text] = values
+    if not (text.isascii() and text.isdecimal()) or int(text) > POSITION_MAX:
+        raise GatewayError("bad_request", f"position: {text[:40]!r} is not a whole number up to {POSITION_MAX}")
+    return int(text)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import attrs
 
 from gateway.broker.lease import Consumer
-from gateway.model import Batch, Delivery, Settlement, SubscriptionSettings, SubscriptionView
+from gateway.model import Batch, Delivery, SeekTo, Settlement, Sought, SubscriptionSettings, SubscriptionView, Why
 
 Send = Callable[[Delivery], None]
 """How a consumer is handed a delivery: at once, without waiting."""
@@ -94,6 +94,18 @@ class Engine(Protocol):
 
     async def delete_subscription(self, name: str) -> None:
         """Forget it and all it was due; its consumers are told. Durable on return."""
+
+    async def seek(self, name: str, to: SeekTo, now: int) -> Sought:
+        """Have it read on from another place; durable on return. What consumers hold of it is taken back.
+
+        It goes back as far as what was routed to it is kept: messages from before it was created never were.
+        """
+
+    async def redrive(self, name: str, now: int) -> int:
+        """Make due once more, in order, what it gave up and is still kept; their number. Durable on return."""
+
+    async def why(self, name: str, position: int, now: int) -> Why:
+        """Why the message at `position` is not being delivered to it. `not_found` where nothing is stored there."""
 
     def subscription(self, name: str, now: int) -> SubscriptionView:
         """Raises GatewayError `subscription_not_found`."""

@@ -10,6 +10,7 @@ import attrs
 import orjson
 
 from gateway.broker.clockwork import Clockwork
+from gateway.broker.revisit import replay_redrive, replay_seek
 from gateway.broker.subscription import Cause, Subscription
 from gateway.errors import GatewayError
 from gateway.kit.ranges import RangeSet, count
@@ -112,6 +113,8 @@ class Catalogue:
 
     def snapshot(self, first: int) -> dict[str, Any]:
         """Everything, as plain data; positions below `first` are gone from the log."""
+        for subscription in self:
+            subscription.buried.remove(1, first - 1)  # they cannot be redriven any more
         return {
             "next_number": self._next_number,
             "subscriptions": [
@@ -125,6 +128,7 @@ class Catalogue:
                     "backfill": [pair for pair in s.backfill if pair[1] >= first],
                     "routed": s.routed,
                     "counts": [s.counts[cause] for cause in Cause],
+                    "buried": b64encode(s.buried.encode()).decode("ascii"),
                 }
                 for s in self
             ],
@@ -141,10 +145,12 @@ class Catalogue:
             subscription.unfilled = item["unfilled"]
             subscription.backfill = [(low, high) for low, high in item["backfill"]]
             subscription.routed = item["routed"]
-            subscription.counts.update(zip(Cause, item["counts"], strict=True))
+            subscription.counts.update(zip(Cause, item["counts"], strict=False))  # causes may have been added since
+            if "buried" in item:
+                subscription.buried = RangeSet.decode(b64decode(item["buried"]))
 
     def replay(self, record: Record) -> None:
-        """A SUBSCRIPTION, SETTLE or BACKFILL record of the log's tail."""
+        """A control record of the log's tail."""
         if record.kind == Kind.SUBSCRIPTION:
             self._replay_subscription(record)
             return
@@ -155,10 +161,16 @@ class Catalogue:
             cause, counted, ranges = records.decode_settle(record.body)
             for low, high in ranges:
                 subscription.settled.add(low, high)
+            if cause == Cause.DEAD_LETTERED:
+                subscription.bury_at(ranges)
             subscription.counts[Cause(cause)] += counted
-            subscription.front = subscription.settled.floor
+        elif record.kind == Kind.SEEK:
+            replay_seek(subscription, *records.decode_seek(record.body))
+        elif record.kind == Kind.REDRIVE:
+            replay_redrive(subscription, *records.decode_redrive(record.body))
         elif record.kind == Kind.BACKFILL:
             filled(subscription, records.decode_ranges(record.body))
+        subscription.front = subscription.settled.floor
 
     def _replay_subscription(self, record: Record) -> None:
         document = orjson.loads(record.body)

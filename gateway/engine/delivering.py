@@ -6,7 +6,7 @@ from typing import cast
 
 import trio
 
-from gateway.broker.lease import Lease
+from gateway.broker.lease import Consumer, Lease
 from gateway.broker.subscription import Subscription
 from gateway.engine.reader import Reader
 from gateway.model import Delivery
@@ -83,6 +83,17 @@ class Deliveries:
         """Deliveries whose bodies have still to be read: no segment may go meanwhile."""
         return len(self._loading)
 
+    def recall(self, subscription: Subscription) -> list[Consumer]:
+        """Have nothing sent that is being read for `subscription`; those of its consumers that go on waiting."""
+        waiting: list[Consumer] = []
+        for delivery, owner in self._loading.items():
+            if owner is subscription and delivery.leases:
+                consumer = cast("Lease", delivery.leases[0]).consumer
+                delivery.leases.clear()
+                if consumer.once:
+                    waiting.append(consumer)
+        return waiting
+
     def is_loaded(self, delivery: Delivery) -> bool:
         return delivery not in self._loading
 
@@ -96,3 +107,9 @@ class Deliveries:
             del self._loading[delivery]
             subscription.loading = False
             self._turns.mark(subscription)
+
+
+def tell_released(consumer: Consumer) -> None:
+    """Say so to whoever keeps a consumer only for what it holds."""
+    if not consumer.in_flight and consumer.on_released is not None:
+        consumer.on_released(consumer)

@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 from gateway.broker.slice import Slice
 from gateway.broker.subscription import Doomed
 from gateway.engine.base import DeadLetter
 from gateway.engine.reader import Reader
 
+_OVERHEAD_BYTES: Final = 500
+
 
 class DoomedMessages:
-    """Collects what subscriptions give up, and hands it out one message at a time, with its body."""
+    """Collects what subscriptions give up, and hands it out one message at a time, with its body.
 
-    def __init__(self, reader: Reader) -> None:
+    What waits here is slices; a body is read when it is taken, and `bytes_max` bounds the bodies that are out. A slice
+    that a seek, or a deletion, has taken back is passed over.
+    """
+
+    def __init__(self, reader: Reader, bytes_max: int) -> None:
+        self.bytes_out = 0  # of letters taken and not buried yet
+        self._bytes_max = bytes_max
         self._reader = reader
-        self._doomed: list[Doomed] = []
+        self._doomed: deque[Doomed] = deque()
 
     def add(self, doomed: Iterable[Doomed]) -> None:
         self._doomed += doomed
 
     async def take(self) -> list[DeadLetter]:
-        """All that was collected since the last call."""
-        doomed, self._doomed = self._doomed, []
+        """The next ones that were collected, as many as there is room for."""
         letters: list[DeadLetter] = []
-        for item in doomed:
-            if not item.subscription.deleted:  # or its messages may be gone
-                letters += [await self._letter(item, piece) for piece in _single(item.slice)]
+        while self._doomed and self.bytes_out < self._bytes_max:
+            item = self._doomed.popleft()
+            if is_stale(item):
+                continue
+            piece, rest = item.slice.cut(1) if len(item.slice) > 1 else (item.slice, None)
+            if rest is not None:
+                self._doomed.appendleft(Doomed(item.subscription, rest, item.cause, item.reason, item.recalls))
+            letters.append(await self._letter(item, piece))
+            self.bytes_out += size_of(letters[-1])
         return letters
+
+    def bury(self, letter: DeadLetter) -> None:
+        """It is stored, and so settled, but where it was taken back meanwhile."""
+        self.bytes_out -= size_of(letter)
+        item: Doomed = letter.handle
+        if not is_stale(item):
+            item.subscription.bury(item.slice)
 
     async def _letter(self, item: Doomed, piece: Slice) -> DeadLetter:
         subscription = item.subscription
@@ -39,13 +61,15 @@ class DoomedMessages:
             attempts=piece.attempts,
             cause=item.cause,
             reason=item.reason,
-            handle=(subscription, piece),
+            handle=Doomed(subscription, piece, item.cause, item.reason, item.recalls),
         )
 
 
-def _single(piece: Slice) -> Iterable[Slice]:
-    """The messages of a slice, each as a slice of its own."""
-    while len(piece) > 1:
-        first, piece = piece.cut(1)
-        yield first
-    yield piece
+def size_of(letter: DeadLetter) -> int:
+    """Bytes that it is counted with: an object is some hundred of them."""
+    return len(letter.body) + _OVERHEAD_BYTES
+
+
+def is_stale(item: Doomed) -> bool:
+    """Whether it is not to be buried any more."""
+    return item.subscription.deleted or item.recalls != item.subscription.recalls

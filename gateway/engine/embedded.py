@@ -8,6 +8,7 @@ calls that change subscriptions wait for the disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from random import random
 from typing import Any, cast
 
@@ -22,22 +23,26 @@ from gateway.config import Config
 from gateway.engine.appender import Appender, decode_stored
 from gateway.engine.base import DeadLetter, EngineStatistics, Send
 from gateway.engine.catalogue import Catalogue, filled, subscription_record
-from gateway.engine.delivering import Deliveries, Turns
+from gateway.engine.delivering import Deliveries, Turns, tell_released
 from gateway.engine.doomed import DoomedMessages
 from gateway.engine.history import matching_ranges
 from gateway.engine.reader import Reader
 from gateway.engine.scratch import ScratchFile
+from gateway.engine.steering import Steering
 from gateway.errors import GatewayError, StoreError
 from gateway.kit.ranges import count, normalise
 from gateway.model import (
     LEASE_MS_MAX,
     Batch,
     Delivery,
+    SeekTo,
     Settle,
     Settlement,
+    Sought,
     SubscriptionSettings,
     SubscriptionView,
     Verb,
+    Why,
 )
 from gateway.steps import UNTRACED, Steps
 from gateway.store import record as records
@@ -77,8 +82,9 @@ class EmbeddedEngine:
         self._pins = 0  # readers that need every segment to stay
         self._turns = Turns()
         self._reader = Reader(self._log, self._bodies)
-        self._doomed = DoomedMessages(self._reader)
+        self._doomed = DoomedMessages(self._reader, config.deliver.dead_letter_bytes_max)
         self._deliveries = Deliveries(self._reader, self._turns)
+        self._steering = Steering(self._log, self._catalogue, self._turns, self._deliveries, self._reader)
         self._on_deleted: dict[Consumer, Callable[[], None]] = {}
 
     @property
@@ -188,8 +194,7 @@ class EmbeddedEngine:
 
     async def _fill(self, subscription: Subscription) -> None:
         """Find the past of a subscription that starts at the start. It is given nothing before that is done."""
-        self._pins += 1
-        try:
+        with self._pinned():
             ranges = await trio.to_thread.run_sync(
                 matching_ranges,
                 self._log.files,
@@ -197,8 +202,6 @@ class EmbeddedEngine:
                 subscription.settings.topics,
                 subscription.created,
             )
-        finally:
-            self._pins -= 1
         if subscription.deleted:
             return
         filled(subscription, ranges)
@@ -220,6 +223,18 @@ class EmbeddedEngine:
             if tell:
                 tell()
         await self._log.sync()
+
+    async def seek(self, name: str, to: SeekTo, now: int) -> Sought:
+        with self._pinned():
+            return await self._steering.seek(name, to, lambda: self._begin(now))
+
+    async def redrive(self, name: str, now: int) -> int:
+        self._begin(now)
+        return await self._steering.redrive(name)
+
+    async def why(self, name: str, position: int, now: int) -> Why:
+        with self._pinned():
+            return await self._steering.why(name, position, now)
 
     def subscription(self, name: str, now: int) -> SubscriptionView:
         return self._view(self._catalogue.known(name), now)
@@ -358,7 +373,7 @@ class EmbeddedEngine:
         if held and isinstance(consumer, Consumer):
             self._write_news(consumer.subscription, now, consumer.label, lazy=settlement.done is None)
             self._turns.mark(consumer.subscription)
-            _tell_released(consumer)
+            tell_released(consumer)
             if settlement.leaves:
                 self.detach(consumer, now)
         if settlement.done is not None:
@@ -370,7 +385,7 @@ class EmbeddedEngine:
             if isinstance(item, Lease):
                 subscription = item.consumer.subscription
                 subscription.expire(item, now)
-                _tell_released(item.consumer)
+                tell_released(item.consumer)
             else:
                 subscription = item.subscription
                 subscription.due(item)
@@ -408,17 +423,12 @@ class EmbeddedEngine:
             subscription.doomed.clear()
 
     async def dead_letters(self) -> list[DeadLetter]:
-        self._pins += 1
-        try:
+        with self._pinned():
             return await self._doomed.take()
-        finally:
-            self._pins -= 1
 
     def bury(self, dead: DeadLetter, now: int) -> None:
-        subscription, piece = dead.handle
-        if not subscription.deleted:
-            subscription.bury(piece)
-            self._write_news(subscription, now)
+        self._doomed.bury(dead)
+        self._write_news(dead.handle.subscription, now)
 
     # ----------------------------------------------------------------------------------------------- asking
 
@@ -443,14 +453,18 @@ class EmbeddedEngine:
             inflight_settled=dict(zip(TIERS, self._clockwork.settled, strict=True)),
         )
 
+    @contextmanager
+    def _pinned(self) -> Iterator[None]:
+        """Every segment stays meanwhile."""
+        self._pins += 1
+        try:
+            yield
+        finally:
+            self._pins -= 1
+
     def _begin(self, now: int) -> None:
         """Before anything is written: seal a full segment; refuse where the store has failed."""
         try:
             self._log.begin(now)
         except StoreError as error:
             raise GatewayError("store_failed", f"{error}; the gateway is going down") from None
-
-
-def _tell_released(consumer: Consumer) -> None:
-    if not consumer.in_flight and consumer.on_released is not None:
-        consumer.on_released(consumer)

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import trio
 
 from gateway.broker.bodies import Bodies
 from gateway.store.log import Log
+
+
+class _Time(msgspec.Struct):
+    time_ms: int
+
+
+decode_time = msgspec.json.Decoder(_Time).decode
 
 
 class Reader:
@@ -34,6 +42,10 @@ class Reader:
         """The same for those that cannot wait; a single small read may block for it."""
         found = self.cached((position,)) or self._read([(position,)])
         return found[0]
+
+    def time_of(self, position: int) -> int:
+        """When the message at `position` was stored. Blocks, from any thread."""
+        return decode_time(self._read([(position,)])[0]).time_ms
 
     def _read(self, pieces: Sequence[Sequence[int]]) -> list[bytes]:
         bodies: list[bytes] = []

@@ -19,6 +19,9 @@ A segment file is the 8 bytes `PUSHLOG1` and then records, each of them, little-
     SETTLE        u32 cause, u32 count of messages, then pairs of u64: closed ranges of positions
     SUBSCRIPTION  JSON: {"number", "name", "settings"}; settings null where it was deleted
     BACKFILL      SETTLE's ranges without cause: older positions that are routed to subscription `number` afterwards
+    SEEK          u64 position, u64 again, u64 skipped: subscription `number` is due what it has from `position` on, of
+                  which `again` had been settled, and nothing before it, of which `skipped` had not been settled
+    REDRIVE       u64 count of messages, then SETTLE's ranges: they are not settled any more, but due once more
 """
 
 from __future__ import annotations
@@ -44,6 +47,8 @@ _HEAD: Final = struct.Struct("<IBBHIQQ")  # everything between crc and body
 _FULL: Final = struct.Struct("<IIBBHIQQ")
 _TIMES: Final = struct.Struct("<QQ")
 _SETTLE: Final = struct.Struct("<II")
+_SEEK: Final = struct.Struct("<QQQ")
+_REDRIVE: Final = struct.Struct("<Q")
 HEAD_BYTES: Final = _FULL.size
 BODY_BYTES_MAX: Final = 1 << 30
 
@@ -55,6 +60,8 @@ class Kind(enum.IntEnum):
     SETTLE = 4
     SUBSCRIPTION = 5
     BACKFILL = 6
+    SEEK = 7
+    REDRIVE = 8
 
 
 class Flag:
@@ -137,6 +144,28 @@ def decode_settle(body: bytes) -> tuple[int, int, list[tuple[int, int]]]:
     """(cause, count, ranges) of a SETTLE."""
     cause, counted = _SETTLE.unpack_from(body)
     return cause, counted, decode_ranges(body[_SETTLE.size :])
+
+
+def encode_seek(position: int, again: int, skipped: int) -> bytes:
+    """The body of a SEEK."""
+    return _SEEK.pack(position, again, skipped)
+
+
+def decode_seek(body: bytes) -> tuple[int, int, int]:
+    """(position, again, skipped) of a SEEK."""
+    position, again, skipped = _SEEK.unpack(body)
+    return position, again, skipped
+
+
+def encode_redrive(counted: int, ranges: Ranges) -> bytes:
+    """The body of a REDRIVE."""
+    return _REDRIVE.pack(counted) + encode_ranges(ranges)
+
+
+def decode_redrive(body: bytes) -> tuple[int, list[tuple[int, int]]]:
+    """(count, ranges) of a REDRIVE."""
+    (counted,) = _REDRIVE.unpack_from(body)
+    return counted, decode_ranges(body[_REDRIVE.size :])
 
 
 def encode_ranges(ranges: Ranges) -> bytes:

@@ -41,7 +41,7 @@ class Replay(Protocol):
         """A message; `new` where it stands behind the checkpoint."""
 
     def control(self, record: Record) -> None:
-        """A SETTLE, SUBSCRIPTION or BACKFILL behind the checkpoint."""
+        """A record that is neither message nor route, behind the checkpoint."""
 
 
 @attrs.define

@@ -9,7 +9,7 @@ import attrs
 import cattrs
 
 from gateway.errors import GatewayError
-from gateway.model import Start, SubscriptionSettings, SubscriptionView
+from gateway.model import POSITION_MAX, SeekTo, Start, SubscriptionSettings, SubscriptionView
 
 _NOT_YET: Final = ("filter", "ordered", "retention_s", "format")
 """Settings of protocol.md §5 that this version does not carry out; refused rather than pretended."""
@@ -86,6 +86,33 @@ def _decode_field(key: str, value: Any) -> Any:
         if key == "start":
             raise GatewayError("bad_request", 'start: must be "start" or "end"') from None
         raise GatewayError("bad_request", f"{key}: {error}") from None
+
+
+_SEEK_MEND: Final = (
+    'to: write one of {"to":"start"}, {"to":"end"}, {"to":{"position":4711}}, {"to":{"time_ms":1795326701000}}'
+)
+
+
+def decode_seek(body: Any) -> SeekTo:
+    """Where to seek (protocol.md §5); `bad_request` names what is wrong and the mend."""
+    if not isinstance(body, dict) or body.keys() != {"to"}:
+        raise GatewayError("bad_request", _SEEK_MEND)
+    to = body["to"]
+    if isinstance(to, dict) and len(to) == 1:
+        [(what, value)] = to.items()
+        if what in ("start", "end") and value is True:
+            return SeekTo(edge=Start(what))
+        if what in ("position", "time_ms"):
+            try:
+                place = _strict_int(value, int)
+            except ValueError as error:
+                raise GatewayError("bad_request", f"to.{what}: {error}") from None
+            if not 0 <= place <= POSITION_MAX:
+                raise GatewayError("bad_request", f"to.{what}: {place} is not between 0 and {POSITION_MAX}")
+            return SeekTo(position=place) if what == "position" else SeekTo(time_ms=place)
+    if isinstance(to, str) and to in ("start", "end"):
+        return SeekTo(edge=Start(to))
+    raise GatewayError("bad_request", _SEEK_MEND)
 
 
 def encode_settings(settings: SubscriptionSettings) -> dict[str, Any]:

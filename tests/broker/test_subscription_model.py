@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gateway.broker import revisit
 from gateway.broker.clockwork import GENERATION_MS, HANDING_MS, Clockwork
 from gateway.broker.lease import Consumer, Keeper, Lease
 from gateway.broker.shelf import PERIOD_MS, RECORD_BYTES, Shelf
@@ -45,9 +47,15 @@ class Hand(enum.Enum):
     ACKED = enum.auto()
     EXPIRED = enum.auto()
     DEAD = enum.auto()
+    SKIPPED = enum.auto()
 
 
-SETTLED = {Hand.ACKED: Cause.ACKED, Hand.EXPIRED: Cause.EXPIRED, Hand.DEAD: Cause.DEAD_LETTERED}
+SETTLED = {
+    Hand.ACKED: Cause.ACKED,
+    Hand.EXPIRED: Cause.EXPIRED,
+    Hand.DEAD: Cause.DEAD_LETTERED,
+    Hand.SKIPPED: Cause.SKIPPED,
+}
 
 
 @attrs.define
@@ -61,6 +69,11 @@ class Known:
     until_ms: int = 0  # of a running lease, or of a delay
     consumer: Consumer | None = None
     started: bool = False
+    buried: bool = False  # given up, and kept for a redrive
+
+    def again(self) -> Known:
+        """As it was before its first delivery."""
+        return Known(self.due_ms, self.expires_ms)
 
 
 def clockwork(now: int, generation_ms: int = GENERATION_MS, period_ms: int = PERIOD_MS) -> Clockwork:
@@ -82,7 +95,10 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.consumers: list[Consumer] = []
         self.sent: list[Lease] = []  # whose frame has not been handed to the socket yet
         self.doomed: list[Doomed] = []
-        self.journal: list[tuple[Cause, int, list[tuple[int, int]]]] = []  # SETTLE records
+        self.journal: list[Callable[[Subscription], object]] = []  # what the log would do to it at a start
+        self.undone: Counter[Hand] = Counter()  # settled once, and due once more since
+        self.sought = False
+        self.redriven: set[int] = set()
         self.segments = [Segment(1, Path(), 1, 0)]
         self.seen = 0  # positions below it have been delivered or looked at once
         self.clockwork: Clockwork
@@ -107,6 +123,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             dead_letter=dead,
         )
         self.tiers = {"generation_ms": TICK_MS, "period_ms": 2 * TICK_MS} if ages_quickly else {}
+        self.began = self.settings
         self.past = [position for position, is_own in enumerate(past, 1) if is_own]
         for is_own in past:
             self.store(is_own, 0, 0, 100)
@@ -126,10 +143,9 @@ class SubscriptionMachine(RuleBasedStateMachine):
         if self.past:
             self.subscription.settled = RangeSet(0)
             self.subscription.front = 0
-        for cause, number, ranges in self.journal:
-            for low, high in ranges:
-                self.subscription.settled.add(low, high)
-            self.subscription.counts[cause] += number
+        self.subscription.change(self.began)
+        for replay in self.journal:
+            replay(self.subscription)
             self.subscription.front = self.subscription.settled.floor
 
     @property
@@ -186,13 +202,15 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.limit = self.end
         self.deliver(500, handed)
 
-    @rule(what=st.sampled_from(["seal", "release", "restart", "restart", "change"]), data=st.data())
+    @rule(what=st.sampled_from(["seal", "release", "restart", "restart", "change", "seek", "redrive"]), data=st.data())
     def administer(self, what: str, data: st.DataObject) -> None:
         """What happens seldom, in one rule, so that it is drawn seldom."""
         if what == "change":
             attempts_max = data.draw(st.integers(1, 3), label="attempts_max")
             lease_ms = data.draw(st.sampled_from([150, 1000]), label="lease_ms")
             self.change(attempts_max, lease_ms, data.draw(st.sampled_from(DEAD_LETTERS), label="dead_letter"))
+        elif what == "seek":
+            self.seek(data.draw(st.integers(0, self.end + 1), label="position"))
         else:
             getattr(self, what)()
 
@@ -205,7 +223,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
         """A segment is deleted exactly when nothing in it is due."""
         while len(self.segments) > 1:
             first = self.segments[0]
-            due = [p for p in range(first.base, first.end) if p in self.known and self.known[p].hand not in SETTLED]
+            here = [known for position, known in self.known.items() if first.base <= position < first.end]
+            due = [known for known in here if known.hand not in SETTLED or known.buried]
             assert self.subscription.holds(first) is bool(due)
             if due:
                 break
@@ -271,7 +290,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             assert sum(self.size_of(position) for position in positions) <= consumer.size_max
         first_time = [p for p in positions if self.known[p].hand is Hand.NEW]
         assert first_time == sorted(first_time)
-        assert not first_time or first_time[0] >= self.seen
+        assert all(position >= self.seen for position in first_time if position not in self.redriven)
 
         for lease in leases:
             assert lease.consumer is consumer
@@ -284,7 +303,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.sent += leases
         self.seen = max(self.seen, self.subscription.front)
         for position in self.in_hand(Hand.NEW):
-            if position < self.subscription.front:
+            if not self.subscription.is_ahead(position):
                 known = self.known[position]
                 assert known.due_ms > self.now, "passed over"
                 known.hand, known.until_ms = Hand.DELAYED, self.tick_of(known.due_ms)
@@ -383,6 +402,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         for position in positions:
             known = self.known[position]
             known.hand, known.consumer, known.started = hand, None, False
+            known.buried = hand is Hand.DEAD and self.settings.dead_letter != ""
 
     def told(self, leases: Iterable[Lease] = ()) -> None:
         """Read what the subscription wants written, as the engine does; what ran out of time must have."""
@@ -395,7 +415,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
                 assert all(0 < self.known[p].expires_ms <= self.now for p in gone)
                 assert len(gone) == settled.count
                 self.move(gone, Hand.EXPIRED)
-            self.journal.append((settled.cause, settled.count, settled.ranges))
+            self.journal.append(partial(replay_settle, settled.cause, settled.count, settled.ranges))
         self.subscription.news.clear()
         self.doomed += self.subscription.doomed
         self.subscription.doomed.clear()
@@ -446,6 +466,40 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def change(self, attempts_max: int, lease_ms: int, dead: str | None) -> None:
         self.settings = attrs.evolve(self.settings, attempts_max=attempts_max, lease_ms=lease_ms, dead_letter=dead)
         self.subscription.change(self.settings)
+        self.journal.append(partial(replay_change, self.settings))
+
+    def seek(self, position: int) -> None:
+        """It reads on from there: what is behind is settled, what is ahead is due, whatever it was before."""
+        sought = revisit.seek(self.subscription, position, self.segments)
+        assert sought.position == min(max(position, self.segments[0].base), self.end)
+        skipped = again = 0
+        for place, known in self.known.items():
+            if place < sought.position and known.hand not in SETTLED:
+                self.known[place] = attrs.evolve(known.again(), hand=Hand.SKIPPED)
+                skipped += 1
+            elif place >= sought.position:
+                again += known.hand in SETTLED
+                self.undone[known.hand] += known.hand in SETTLED
+                self.known[place] = known.again()
+        assert (sought.skipped, sought.again) == (skipped, again)
+        self.journal.append(
+            partial(revisit.replay_seek, position=sought.position, again=sought.again, skipped=sought.skipped)
+        )
+        self.seen = 0
+        self.sought = True
+        self.doomed.clear()
+        assert all(consumer.in_flight == 0 for consumer in self.consumers)
+
+    def redrive(self) -> None:
+        """What was given up, and is kept, is due once more; nothing else is touched."""
+        buried = [position for position, known in self.known.items() if known.buried]
+        messages, ranges = revisit.redrive(self.subscription, self.segments)
+        assert messages == len(buried)
+        self.undone[Hand.DEAD] += messages
+        for position in buried:
+            self.known[position] = self.known[position].again()
+        self.redriven.update(buried)
+        self.journal.append(partial(revisit.replay_redrive, messages=messages, ranges=ranges))
 
     def restart(self) -> None:
         """What was in somebody's hand waits again; what was settled is."""
@@ -458,8 +512,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.sent.clear()
         self.doomed.clear()
         for position in self.in_hand(Hand.READY, Hand.DELAYED, Hand.LEASED, Hand.DOOMED):
-            known = self.known[position]
-            self.known[position] = Known(known.due_ms, known.expires_ms)
+            self.known[position] = self.known[position].again()
         self.attach(4, 350)
 
     # -------------------------------------------------------------------------------------------------- agreement
@@ -475,12 +528,14 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def every_message_is_in_one_hand(self) -> None:
         shown = attrs.asdict(self.subscription.statistics(self.segments, self.now, None))
         hands = Counter(known.hand for known in self.known.values())
+        ever = hands + self.undone
         not_yet = sum(known.hand is Hand.NEW and known.due_ms > self.now for known in self.known.values())
         expected: dict[str, Any] = {
-            "routed": len(self.known),
-            "acked": hands[Hand.ACKED],
-            "expired": hands[Hand.EXPIRED],
-            "dead_lettered": hands[Hand.DEAD],
+            "routed": len(self.known) + self.undone.total(),
+            "acked": ever[Hand.ACKED],
+            "expired": ever[Hand.EXPIRED] + ever[Hand.SKIPPED],
+            "dead_lettered": ever[Hand.DEAD],
+            "skipped": ever[Hand.SKIPPED],
             "in_flight": hands[Hand.LEASED] + hands[Hand.DOOMED],
             "delayed": hands[Hand.DELAYED] + not_yet,
             "waiting": hands[Hand.NEW] - not_yet + hands[Hand.READY],
@@ -520,19 +575,36 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     def what_is_settled_is_told_by_the_fewest_ranges(self) -> None:
         """Each message's range reaches back to the one before it, so foreign positions leave no gaps."""
+        assert all((p in self.subscription.settled) is (known.hand in SETTLED) for p, known in self.known.items())
+        if self.sought:
+            return  # it has begun in the middle of what is foreign
         low = 0 if self.past else self.created
         settled = RangeSet(low)
         for position in sorted(self.known):
             if self.known[position].hand in SETTLED:
                 settled.add(low, position)
             low = position + 1
-        assert self.subscription.settled == settled
+        found = self.subscription.settled
+        assert (max(found.floor, 1), list(found)) == (max(settled.floor, 1), list(settled))  # nothing stands at 0
         if not self.in_hand(*set(Hand) - SETTLED.keys()):
             assert not self.subscription.settled
 
     def the_oldest_is_the_first_that_is_not_settled(self) -> None:
         due = [p for p, known in self.known.items() if known.hand not in SETTLED and p < self.limit]
         assert self.subscription.oldest(self.segments, self.limit) == min(due, default=None)
+
+
+def replay_settle(cause: Cause, number: int, ranges: list[tuple[int, int]], subscription: Subscription) -> None:
+    """What the catalogue does with a SETTLE record."""
+    for low, high in ranges:
+        subscription.settled.add(low, high)
+    if cause is Cause.DEAD_LETTERED:
+        subscription.bury_at(ranges)
+    subscription.counts[cause] += number
+
+
+def replay_change(settings: SubscriptionSettings, subscription: Subscription) -> None:
+    subscription.change(settings)
 
 
 SubscriptionMachine.TestCase.settings = hypothesis_settings(max_examples=150, stateful_step_count=50, deadline=None)

@@ -42,6 +42,39 @@ def test_steps_that_are_no_numbers_are_a_wrong_command_line(gateway: Gateway, co
     assert control.calls == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "call", "body"),
+    [
+        (("pause", "orders"), "POST /v1/subscriptions/orders/pause", None),
+        (("resume", "orders"), "POST /v1/subscriptions/orders/resume", None),
+        (("seek", "orders", "--start"), "POST /v1/subscriptions/orders/seek", {"to": "start"}),
+        (("seek", "orders", "--end"), "POST /v1/subscriptions/orders/seek", {"to": "end"}),
+        (("seek", "orders", "--position", "0"), "POST /v1/subscriptions/orders/seek", {"to": {"position": 0}}),
+        (("seek", "orders", "--time", "17"), "POST /v1/subscriptions/orders/seek", {"to": {"time_ms": 17}}),
+        (
+            ("seek", "orders", "--time", "1970-01-01T01:00:01+01:00"),
+            "POST /v1/subscriptions/orders/seek",
+            {"to": {"time_ms": 1000}},
+        ),
+        (("redrive", "orders"), "POST /v1/subscriptions/orders/redrive", None),
+        (("why", "orders", "4711"), "GET /v1/subscriptions/orders/why?position=4711", None),
+    ],
+)
+def test_what_moves_a_subscription_on_is_one_call_each(
+    gateway: Gateway, control: FakeControl, arguments: tuple[str, ...], call: str, body: object
+) -> None:
+    control.answers[call] = (200, {"said": 1})
+    outcome = gateway("subscription", *arguments)
+    assert (outcome.code, orjson.loads(outcome.out)) == (0, {"said": 1})
+    assert control.calls == [(call, body)]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--start", "--position", "1"), ("--time", "yesterday")])
+def test_a_seek_needs_one_place(gateway: Gateway, control: FakeControl, arguments: tuple[str, ...]) -> None:
+    assert gateway("subscription", "seek", "orders", *arguments).code == 2
+    assert control.calls == []
+
+
 def test_list_is_a_table(gateway: Gateway, control: FakeControl) -> None:
     control.answers["GET /v1/subscriptions"] = (200, [VIEW])
     outcome = gateway("subscription", "list")

@@ -37,6 +37,7 @@ NOTHING = {
     "dead_lettered": 0,
     "oldest_ms": None,
     "consumers": 0,
+    "skipped": 0,
 }
 
 

@@ -140,7 +140,7 @@ def test_the_log_s_records_are_carried_out_again() -> None:
     after.replay(record(Kind.SETTLE, records.encode_settle(Cause.EXPIRED, 1, [(9, 9)]), number=1))
     assert after.known("a").settled == RangeSet(8, [(9, 9)])
     assert after.known("a").front == 8
-    assert after.known("a").counts == {Cause.ACKED: 2, Cause.EXPIRED: 1, Cause.DEAD_LETTERED: 0}
+    assert after.known("a").counts == {Cause.ACKED: 2, Cause.EXPIRED: 1, Cause.DEAD_LETTERED: 0, Cause.SKIPPED: 0}
 
     changed = settings("y", paused=True)
     after.replay(record(Kind.SUBSCRIPTION, subscription_record(one, changed), number=1, position=9))

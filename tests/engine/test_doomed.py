@@ -132,3 +132,23 @@ async def test_no_segment_is_deleted_while_a_dead_letter_is_read_from_it(tmp_pat
         while not letters:
             await trio.lowlevel.checkpoint()
         assert b'"position":1' in letters[0].body
+
+
+async def test_dead_letters_are_taken_as_far_as_there_is_room_for_their_bodies(tmp_path: Path) -> None:
+    """A subscription that gives up thousands at once has a bounded part of their bodies in memory."""
+    async with driven(tmp_path, deliver_dead_letter_bytes_max=3000) as gateway:
+        await gateway.subscribe()
+        client = gateway.attach()
+        await gateway.publish_many(20, size=400)
+        await gateway.deliver()
+        await gateway.settle(client, Verb.TERM, (1, 20))
+        first = await gateway.engine.dead_letters()
+        assert 0 < len(first) < 5
+        assert await gateway.engine.dead_letters() == [], "those that are out have taken the room"
+        for dead in first:
+            gateway.engine.bury(dead, gateway.now)
+        found = len(first)
+        while letters := await gateway.dead_letters():
+            found += len(letters)
+        assert found == 20
+        assert gateway.statistics().dead_lettered == 20

@@ -122,5 +122,6 @@ def test_a_view_names_the_topic_that_dead_letters_go_to(dead_letter: str | None,
             "dead_lettered": 6,
             "oldest_ms": None,
             "consumers": 7,
+            "skipped": 0,
         },
     }

@@ -1,0 +1,70 @@
+"""Going back, and going ahead: seek and redrive.
+
+Promise 6 through both of them: counters only grow. A message that had been settled and is made due once more is counted
+as *routed* once more; its first settling stays in the count. A message that a seek goes past is settled with a cause of
+its own, SKIPPED, and shown among the expired. So routed = acked + in flight + waiting + delayed + expired +
+dead-lettered holds behind either as it did before.
+
+A seek begins afresh. What consumers hold, what waits for its time, what is on its way to the dead letters: all of it
+is taken back, its attempts forgotten, and then the subscription is due exactly what it has from one position on. A
+consumer that settles something of before is answered `unknown`; a dead letter that was on its way may be stored all
+the same.
+
+A redrive brings back what was given up, and nothing else moves: the messages that stand in `buried`, each at its own
+position, so to this subscription only and in their order, ahead of what is new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.broker.clockwork import STEP
+from gateway.broker.owned import owned, tally
+from gateway.broker.subscription import Cause, Subscription
+from gateway.kit.ranges import RangeSet, count, normalise
+from gateway.model import POSITION_MAX, Ranges, Sought
+from gateway.store.segment import Segment
+
+
+def seek(subscription: Subscription, position: int, segments: Sequence[Segment]) -> Sought:
+    """Have `subscription` read on from `position`, or from the nearest there is: its own first, or the end."""
+    s = subscription
+    while s.recall(STEP):
+        pass  # a caller with time to spare has done so before, in steps
+    position = min(max(position, segments[0].base), segments[-1].end)
+    messages, unsettled = tally(segments, s.number, s.settled, position)
+    sought = Sought(position, again=messages - unsettled, skipped=s.unsettled - unsettled)
+    s.begin_at(position)
+    replay_seek(s, position, sought.again, sought.skipped)
+    return sought
+
+
+def replay_seek(subscription: Subscription, position: int, again: int, skipped: int) -> None:
+    """What a SEEK record says."""
+    subscription.settled = RangeSet(position)
+    subscription.front = position
+    subscription.routed += again
+    subscription.counts[Cause.SKIPPED] += skipped
+    subscription.buried.remove(position, POSITION_MAX)
+
+
+def redrive(subscription: Subscription, segments: Sequence[Segment]) -> tuple[int, Ranges]:
+    """Make due once more what was given up and is still kept: (messages, the ranges they are in)."""
+    s = subscription
+    ranges = [
+        (low, high)
+        for low, high in s.buried
+        if high >= segments[0].base and any(True for _ in owned(segments, s.number, low, high))
+    ]
+    messages = sum(count(owned(segments, s.number, low, high)) for low, high in ranges)
+    replay_redrive(s, messages, ranges)
+    s.revisit = normalise([*s.revisit, *ranges])
+    return messages, ranges
+
+
+def replay_redrive(subscription: Subscription, messages: int, ranges: Ranges) -> None:
+    """What a REDRIVE record says."""
+    subscription.routed += messages
+    for low, high in ranges:
+        subscription.settled.remove(low, high)
+    subscription.buried = RangeSet(0)

@@ -1,0 +1,122 @@
+"""What an operator does to a subscription's place: seek, redrive; and asks of it: why.
+
+Each changes the state at once and is durable on return. Its record stands in the log between the settling before and
+the settling after it, so a crash leaves either the old place or the new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import trio
+
+from gateway.broker import revisit, why
+from gateway.broker.clockwork import STEP
+from gateway.broker.subscription import Subscription
+from gateway.engine.catalogue import Catalogue
+from gateway.engine.delivering import Deliveries, Turns, tell_released
+from gateway.engine.reader import Reader
+from gateway.engine.times import position_at
+from gateway.errors import GatewayError
+from gateway.model import SeekTo, Sought, Start, Why
+from gateway.store import record as records
+from gateway.store.files import Files
+from gateway.store.log import Log
+from gateway.store.record import Kind
+from gateway.store.segment import Segment
+
+
+class Steering:
+    """The calls; whoever makes one holds the segments (`EmbeddedEngine._pinned`)."""
+
+    def __init__(self, log: Log, catalogue: Catalogue, turns: Turns, deliveries: Deliveries, reader: Reader) -> None:
+        self._log = log
+        self._catalogue = catalogue
+        self._turns = turns
+        self._deliveries = deliveries
+        self._reader = reader
+
+    async def seek(self, name: str, to: SeekTo, begin: Callable[[], None]) -> Sought:
+        """See `engine.base.Engine.seek`; `begin` is called right before the record is written."""
+        self._settled_past(self._catalogue.known(name))
+        position = await self._find(to)
+        subscription = self._catalogue.known(name)  # it may have gone meanwhile
+        begin()
+        still_waiting = self._deliveries.recall(subscription)
+        held = [consumer for consumer in subscription.consumers if consumer.in_flight and consumer not in still_waiting]
+        sought = await self._take_back_and_go(subscription, position)
+        for consumer in still_waiting:
+            consumer.blocked = False
+            consumer.update()
+        for consumer in held:
+            tell_released(consumer)
+        self._turns.mark(subscription)
+        await self._log.sync()
+        return sought
+
+    async def _take_back_and_go(self, subscription: Subscription, position: int) -> Sought:
+        """What is out may be a million leases: they are taken back in steps, and others run between."""
+        subscription.recalling = True
+        try:
+            while subscription.recall(STEP):
+                await trio.lowlevel.checkpoint()
+        finally:  # what was taken back is in no hand before this
+            sought = revisit.seek(subscription, position, self._log.segments)
+            body = records.encode_seek(sought.position, sought.again, sought.skipped)
+            self._log.control(Kind.SEEK, body, number=subscription.number)
+        return sought
+
+    async def _find(self, to: SeekTo) -> int:
+        log = self._log
+        if to.position is not None:
+            return to.position
+        if to.time_ms is None:
+            return log.segments[0].base if to.edge is Start.START else log.end
+        search = partial(position_at, list(log.segments), log.durable_end, to.time_ms, self._reader.time_of)
+        return await trio.to_thread.run_sync(search)
+
+    @staticmethod
+    def _settled_past(subscription: Subscription) -> None:
+        if subscription.unfilled:
+            raise GatewayError(
+                "overloaded",
+                f"what subscription {subscription.name!r} is due of the past is still being searched; try again",
+            )
+
+    async def redrive(self, name: str) -> int:
+        """See `engine.base.Engine.redrive`."""
+        subscription = self._catalogue.known(name)
+        messages, ranges = revisit.redrive(subscription, self._log.segments)
+        if messages:
+            body = records.encode_redrive(messages, ranges)
+            self._log.control(Kind.REDRIVE, body, number=subscription.number)
+            self._turns.mark(subscription)
+            await self._log.sync()
+        return messages
+
+    async def why(self, name: str, position: int, now: int) -> Why:
+        """See `engine.base.Engine.why`."""
+        log, subscription = self._log, self._catalogue.known(name)
+        if position >= log.end:
+            raise GatewayError("not_found", f"position {position}: nothing is stored there; the next is {log.end}")
+        if position < log.segments[0].base:
+            return why.settled(position, None)
+        answer = why.explain(subscription, position, log.segments, log.durable_end, now)
+        if answer is not None:
+            return answer
+        written = [(segment, segment.size) for segment in log.segments if segment.end > position]
+        await log.sync()
+        found = await trio.to_thread.run_sync(
+            lambda: why.cause_of(_controls(log.files, written, subscription.number), position)
+        )
+        return why.settled(position, found)
+
+
+def _controls(files: Files, written: Sequence[tuple[Segment, int]], number: int) -> Iterator[tuple[int, bytes]]:
+    """(kind, body) of every record about subscription `number`'s place in those bytes of the segments. Blocks."""
+    for segment, size in written:
+        with files.map(segment.file) as data:
+            for head in records.heads(data, len(records.MAGIC), size):
+                if head.kind in (Kind.SETTLE, Kind.SEEK, Kind.REDRIVE) and head.number == number:
+                    yield head.kind, data[head.body : head.end]
