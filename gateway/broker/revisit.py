@@ -29,7 +29,7 @@ from gateway.store.segment import Segment
 def seek(subscription: Subscription, position: int, segments: Sequence[Segment]) -> Sought:
     """Have `subscription` read on from `position`, or from the nearest there is: its own first, or the end."""
     s = subscription
-    while s.recall(STEP):
+    while s.take_back(STEP):
         pass  # a caller with time to spare has done so before, in steps
     position = min(max(position, segments[0].base), segments[-1].end)
     messages, unsettled = tally(segments, s.number, s.settled, position)

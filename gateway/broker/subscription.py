@@ -61,7 +61,7 @@ class Doomed:
     slice: Slice
     cause: str
     reason: str
-    recalls: int
+    restarts: int
     """Of the subscription, when it gave them up: a seek since then has taken them back."""
 
 
@@ -94,8 +94,8 @@ class Subscription:
         self.in_flight = 0
         self.delayed = 0
         self.redelivered = 0
-        self.recalling = False  # everything is being taken back
-        self.recalls = 0  # times that this was done
+        self.restarting = False  # everything is being taken back
+        self.restarts = 0  # times that this was done
         self.buried = RangeSet(0)  # what was given up, and may be redriven
         self.revisit: list[tuple[int, int]] = []  # ranges behind `front` that are due once more, ascending
         self.expired_leases = 0
@@ -112,7 +112,7 @@ class Subscription:
     @property
     def held_up(self) -> bool:
         """Whether nothing may be taken now: it is searched, read, sought, paused, or deleted."""
-        return self.unfilled or self.loading or self.recalling or self.settings.paused or self.deleted
+        return self.unfilled or self.loading or self.restarting or self.settings.paused or self.deleted
 
     def choose(self) -> Consumer | None:
         """The consumer with the largest free share of its window; None where none accepts anything."""
@@ -335,7 +335,7 @@ class Subscription:
             self._settle(piece, Cause.DEAD_LETTERED)
         else:
             self.in_flight += len(piece)
-            self.doomed.append(Doomed(self, piece, cause, reason, self.recalls))
+            self.doomed.append(Doomed(self, piece, cause, reason, self.restarts))
 
     def bury(self, piece: Slice) -> None:
         """The dead letters of `piece` are stored."""
@@ -348,10 +348,10 @@ class Subscription:
             for low, high in ranges:
                 self.buried.add(max(low, 1), high)
 
-    def recall(self, count_max: int) -> bool:
+    def take_back(self, count_max: int) -> bool:
         """One step of taking everything back: what is out or waits for its time is in no hand then, but in the log.
 
-        Whether there is more. Who begins sets `recalling` until the front has been set anew, or it would be forgotten.
+        Whether there is more. Who begins sets `restarting` until the front has been set anew, or it would be forgotten.
         """
         for consumer in self._holders():
             leases = consumer.some(count_max)
@@ -372,8 +372,8 @@ class Subscription:
         """Nothing is out any more: read on from `position`, and forget what was to be dead-lettered or redriven."""
         assert not self._ready
         assert not self._delays
-        self.recalls += 1
-        self.recalling = False
+        self.restarts += 1
+        self.restarting = False
         self.doomed.clear()
         self.revisit.clear()
         self.in_flight = self.delayed = 0

@@ -39,7 +39,7 @@ class DoomedMessages:
                 continue
             piece, rest = item.slice.cut(1) if len(item.slice) > 1 else (item.slice, None)
             if rest is not None:
-                self._doomed.appendleft(Doomed(item.subscription, rest, item.cause, item.reason, item.recalls))
+                self._doomed.appendleft(Doomed(item.subscription, rest, item.cause, item.reason, item.restarts))
             letters.append(await self._letter(item, piece))
             self.bytes_out += size_of(letters[-1])
         return letters
@@ -61,7 +61,7 @@ class DoomedMessages:
             attempts=piece.attempts,
             cause=item.cause,
             reason=item.reason,
-            handle=Doomed(subscription, piece, item.cause, item.reason, item.recalls),
+            handle=Doomed(subscription, piece, item.cause, item.reason, item.restarts),
         )
 
 
@@ -72,4 +72,4 @@ def size_of(letter: DeadLetter) -> int:
 
 def is_stale(item: Doomed) -> bool:
     """Whether it is not to be buried any more."""
-    return item.subscription.deleted or item.recalls != item.subscription.recalls
+    return item.subscription.deleted or item.restarts != item.subscription.restarts

@@ -57,9 +57,9 @@ class Steering:
 
     async def _take_back_and_go(self, subscription: Subscription, position: int) -> Sought:
         """What is out may be a million leases: they are taken back in steps, and others run between."""
-        subscription.recalling = True
+        subscription.restarting = True
         try:
-            while subscription.recall(STEP):
+            while subscription.take_back(STEP):
                 await trio.lowlevel.checkpoint()
         finally:  # what was taken back is in no hand before this
             sought = revisit.seek(subscription, position, self._log.segments)
