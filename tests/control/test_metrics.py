@@ -205,7 +205,7 @@ async def test_no_more_subscriptions_are_shown_than_the_bound(
     assert scraped["gateway_subscriptions"][()] == 3
     assert scraped["gateway_subscriptions_left_out"][()] == 1
     each = {name: samples for name, samples in scraped.items() if name.startswith("gateway_subscription_")}
-    assert len(each) == 10
+    assert len(each) == 11
     for samples in each.values():
         assert list(samples) == [("a",), ("b",)]
 
