@@ -358,6 +358,7 @@ class SubscriptionSettings:
     attempts_max: int = 16
     backoff_ms: tuple[int, ...] = BACKOFF_MS_DEFAULT
     dead_letter: str | None = None
+    ordered: bool = False
     window_max: int = 1000
     start: Start = Start.END
     paused: bool = False

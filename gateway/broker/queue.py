@@ -107,3 +107,9 @@ def _fit(segment: Segment, positions: Sequence[int], size_max: int) -> Sequence[
         if size > size_max and index:
             return positions[:index]
     return positions
+
+
+def keys_of(segments: Sequence[Segment], positions: Sequence[int]) -> list[int]:
+    """The hash of the key of each of `positions`, all of one segment; 0 where a message has none."""
+    keys = _segment_of(segments, positions).keys
+    return [keys.get(position, 0) for position in positions]

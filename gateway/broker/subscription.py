@@ -16,20 +16,31 @@ from __future__ import annotations
 import enum
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import attrs
 
 from gateway.broker.choosing import Takers
 from gateway.broker.clockwork import STEP, Clockwork
+from gateway.broker.keyorder import KeyOrder
 from gateway.broker.lease import Consumer, Keeper, Lease, Returned
 from gateway.broker.owned import owned
-from gateway.broker.queue import end_of, fit, measure, walk
+from gateway.broker.queue import end_of, fit, keys_of, measure, walk
 from gateway.broker.shelf import Pile
 from gateway.broker.slice import Slice
 from gateway.kit.backoff import redelivery_ms
 from gateway.kit.ranges import RangeSet, count, normalise
 from gateway.kit.topics import matches
-from gateway.model import LEASE_MS_MAX, Ranges, Settle, Start, SubscriptionSettings, SubscriptionStatistics, Verb
+from gateway.model import (
+    LEASE_MS_MAX,
+    POSITION_MAX,
+    Ranges,
+    Settle,
+    Start,
+    SubscriptionSettings,
+    SubscriptionStatistics,
+    Verb,
+)
 from gateway.steps import UNTRACED, Steps
 from gateway.store.segment import Segment
 
@@ -70,11 +81,20 @@ _LOOK_MAX = 1000
 """Pieces, and messages in them, looked at in one `take`: bounds the pause where many have expired or are not due."""
 
 
+KEYS_MAX = 100_000
+
+
 class Subscription:
     """State and decisions of one subscription. `now` is in milliseconds since the epoch, everywhere."""
 
     def __init__(
-        self, number: int, name: str, settings: SubscriptionSettings, front: int, clockwork: Clockwork
+        self,
+        number: int,
+        name: str,
+        settings: SubscriptionSettings,
+        front: int,
+        clockwork: Clockwork,
+        keys_max: int = KEYS_MAX,
     ) -> None:
         self.number = number
         self.name = name
@@ -102,6 +122,8 @@ class Subscription:
         self._clockwork = clockwork
         self._ready: Pile[Keeper] = Pile(clockwork.shelf, self)  # came back and due
         self._delays: Pile[Keeper] = Pile(clockwork.shelf, self)
+        self._keys_max = keys_max
+        self._keys = KeyOrder(keys_max) if settings.ordered else None
         self._keeps_dead = _receives(settings, settings.dead_letter_topic(name))
         self.steps: Steps = UNTRACED  # told what comes back
         self.news: list[Settled] = []  # to be written; emptied by the engine
@@ -113,6 +135,23 @@ class Subscription:
     def held_up(self) -> bool:
         """Whether nothing may be taken now: it is searched, read, sought, paused, or deleted."""
         return self.unfilled or self.loading or self.restarting or self.settings.paused or self.deleted
+
+    @property
+    def searching(self) -> bool:
+        """Whether a `take` has something to do, though it may lead to nothing that is due."""
+        return self._keys is not None and self._keys.searching
+
+    @property
+    def keys(self) -> int:
+        """Keys with a message out."""
+        return 0 if self._keys is None else len(self._keys)
+
+    def behind(self, segments: Sequence[Segment], position: int) -> int | None:
+        """The message of its key that `position` waits for; 0 while the next is looked for; None where it does not."""
+        if self._keys is None:
+            return None
+        out = self._keys.out_before(keys_of(segments, (position,))[0])
+        return None if out == position else out
 
     def choose(self) -> Consumer | None:
         """The consumer with the largest free share of its window; None where none accepts anything."""
@@ -134,45 +173,66 @@ class Subscription:
                 break
             if leases and measure(segments, (self._ready.first,)) > size_max:
                 break
-            piece = self._next(segments, limit, count_max, size_max, now)
-            if piece is None:
+            pieces = self._next(segments, limit, count_max, size_max)
+            if pieces is None:
                 break
-            looked += len(piece)
-            for part in self._due_parts(piece, segments, now):
-                lease = Lease(consumer, part)
-                consumer.hold(lease)
-                self._clockwork.add(lease, now + max(self._clockwork.handing_ms, self.settings.lease_ms))
-                self.in_flight += len(part)
-                count_max -= len(part)
-                leases.append(lease)
+            looked += sum(map(len, pieces)) or count_max
+            for piece in pieces:
+                for part in self._due_parts(piece, segments, now):
+                    lease = Lease(consumer, part)
+                    consumer.hold(lease)
+                    self._clockwork.add(lease, now + max(self._clockwork.handing_ms, self.settings.lease_ms))
+                    self.in_flight += len(part)
+                    count_max -= len(part)
+                    leases.append(lease)
             if leases and not self._ready:
                 break  # new messages of one segment are one frame; the rest is the next frame's
             if leases:
-                size_max -= measure(segments, piece.positions)
+                size_max -= sum(measure(segments, piece.positions) for piece in pieces)
         return leases
 
-    def _next(self, segments: Sequence[Segment], limit: int, count_max: int, size_max: int, now: int) -> Slice | None:
+    def _next(self, segments: Sequence[Segment], limit: int, count_max: int, size_max: int) -> Sequence[Slice] | None:
+        """The next pieces to look at; none of them where all that was come to waits behind its key."""
+        if self._keys is not None and self._keys.searching:
+            for piece in self._keys.freed(partial(self._passed, segments), partial(keys_of, segments)):
+                self._ready.add(piece)
         if self._ready:
             piece = self._ready.pop(count_max, end_of(segments, self._ready.first))
             taken = len(fit(segments, piece.positions[:count_max], size_max))
             if taken < len(piece):
                 piece, rest = piece.cut(taken)
                 self._ready.add(rest)
-            return piece
+            return (piece,)
         while self.revisit:
             low, high = self.revisit[0]
-            positions, front = walk(segments, self.number, low, min(high + 1, limit), self.settled, count_max, size_max)
+            positions, _ = walk(segments, self.number, low, min(high + 1, limit), self.settled, count_max, size_max)
+            pieces, front = self._sorted_out(positions, low, segments)
             self.revisit[:1] = [(front, high)] if positions and front <= high else []
             if positions:
-                return Slice(positions, low)
+                return pieces if front > low else None
         if self.front >= limit:
             return None
         before = self.front
-        positions, self.front = walk(segments, self.number, before, limit, self.settled, count_max, size_max)
+        positions, _ = walk(segments, self.number, before, limit, self.settled, count_max, size_max)
+        pieces, self.front = self._sorted_out(positions, before, segments)
+        return pieces if self.front > before else None  # foreign positions belong to the span of the next message
+
+    def _sorted_out(
+        self, positions: Sequence[int], span_low: int, segments: Sequence[Segment]
+    ) -> tuple[Sequence[Slice], int]:
+        """The slices of what the front, or a redrive, has come to, and the front behind them."""
         if not positions:
-            self.front = before  # foreign positions belong to the span of the next message
-            return None
-        return Slice(positions, before)
+            return (), span_low
+        if self._keys is None:
+            return (Slice(positions, span_low),), positions[-1] + 1
+        slices, between, front = self._keys.sort_out(positions, span_low, keys_of(segments, positions))
+        for low, high in between:
+            self.settled.add(low, high)
+        return slices, front
+
+    def _passed(self, segments: Sequence[Segment], position: int, count_max: int) -> Sequence[int]:
+        """What the front has passed and is not settled, from `position` on."""
+        return walk(segments, self.number, position, self.front, self.settled, count_max, POSITION_MAX)[0]
 
     def _due_parts(self, piece: Slice, segments: Sequence[Segment], now: int) -> Iterator[Slice]:
         """What of `piece` may be delivered now; the rest is put among the delayed or the expired."""
@@ -266,6 +326,8 @@ class Subscription:
             ranges = list(self.settled.gaps(piece.span_low, piece.last))
             self.bury_at(ranges)
         self.settled.add(piece.span_low, piece.last)
+        if self._keys is not None:
+            self._keys.settled(piece.positions)
         self.counts[cause] += len(piece)
         self.news.append(Settled(self, cause, len(piece), ranges))
 
@@ -376,6 +438,8 @@ class Subscription:
         self.restarting = False
         self.doomed.clear()
         self.revisit.clear()
+        if self._keys is not None:
+            self._keys.clear()
         self.in_flight = self.delayed = 0
         self.front = position
 
@@ -390,6 +454,12 @@ class Subscription:
     # --------------------------------------------------------------------------------------------- changing
 
     def change(self, settings: SubscriptionSettings) -> None:
+        """Go on with other settings. Where `ordered` is another, everything is taken back, as by a start."""
+        if settings.ordered != self.settings.ordered:
+            while self.take_back(STEP):
+                pass
+            self.begin_at(self.settled.floor)
+            self._keys = KeyOrder(self._keys_max) if settings.ordered else None
         self.settings = settings
         self._keeps_dead = _receives(settings, settings.dead_letter_topic(self.name))
 

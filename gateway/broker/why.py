@@ -31,7 +31,12 @@ def explain(
         )
     if position in s.settled:
         return None
-    return _in_hand(s, position) or _not_due(s, position, segments, now) or _held_up(s, position, durable_end)
+    return (
+        _in_hand(s, position)
+        or _behind_its_key(s, position, segments)
+        or _not_due(s, position, segments, now)
+        or _held_up(s, position, durable_end)
+    )
 
 
 def _in_hand(s: Subscription, position: int) -> Why | None:
@@ -51,6 +56,18 @@ def _in_hand(s: Subscription, position: int) -> Why | None:
         what = "it came back" if piece.attempts else "it was published with a delay"
         detail = f"{what} and is due at {until_ms}, in ms since the epoch"
         return _why(position, reason, detail, until_ms=until_ms, attempts=piece.attempts)
+    return None
+
+
+def _behind_its_key(s: Subscription, position: int, segments: Sequence[Segment]) -> Why | None:
+    behind = s.behind(segments, position)
+    if behind:
+        detail = f"the message at {behind} has the same key and is not settled; ask why of that one"
+        return _why(position, WhyReason.KEY, detail, attempts=0, behind=behind)
+    if behind == 0:
+        return _why(
+            position, WhyReason.WAITING, "the one before it of its key is settled, and its turn comes", attempts=0
+        )
     if s.ready_of(position) is None and not s.is_ahead(position):
         return _why(position, WhyReason.DYING, "its deliveries are over; its dead letter is on its way to the disk")
     return None

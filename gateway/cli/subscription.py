@@ -42,6 +42,7 @@ def subscription() -> None:
 @click.option("--attempts-max", type=int, help="Deliveries before a message goes to the dead letters.")
 @click.option("--backoff-ms", metavar="MS,MS,...", help="Delays after a nack: first, second, ...; the last repeats.")
 @click.option("--dead-letter", metavar="TOPIC", help="Where dead letters go; '' for nowhere.")
+@click.option("--ordered/--not-ordered", default=None, help="A message waits for the one before it of its key.")
 @click.option("--window-max", type=int, help="Messages in flight to one consumer.")
 @click.option("--start", type=click.Choice(["start", "end"]), help="Where a new subscription begins.")
 @click.option("--paused/--not-paused", default=None, help="Hold deliveries back, or let them go.")

@@ -172,6 +172,12 @@ class Deliver:
     dead_letter_bytes_max: int = setting(
         16 * MIB, "Bodies of dead letters on their way to their topic; the others wait in the log.", KIB, 2**34
     )
+    keys_max: int = setting(
+        100_000,
+        "Keys of an ordered subscription with a message out, 300 bytes each; others wait.",
+        1,
+        2**31,
+    )
     subscriptions_max: int = setting(100_000, "Subscriptions of one gateway.", 1, 2**31)
 
 

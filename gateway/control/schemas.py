@@ -64,6 +64,12 @@ _MORE: Final[dict[str, dict[str, Schema]]] = {
             "description": "Topic of its dead letters; null is `dead.<name>`, an empty text is none.",
             "anyOf": [{"type": "null"}, {"const": ""}, _TOPIC_TEXT],
         },
+        "ordered": {
+            "description": (
+                "Whether a message waits until the one before it of the same key is settled. A change takes back what "
+                "is in flight."
+            ),
+        },
         "window_max": {
             "description": "Most messages in flight at one consumer.",
             "minimum": 1,

@@ -12,6 +12,7 @@ from gateway.broker.body import compose, compose_plain, own_id
 from gateway.broker.dedup import Dedup, digest
 from gateway.engine.catalogue import Catalogue, Route
 from gateway.errors import GatewayError
+from gateway.kit.hashes import key_hash
 from gateway.model import Batch, Message, Stored
 from gateway.store import record as records
 from gateway.store.log import Log
@@ -167,6 +168,8 @@ def _mark(
     stored: list[bytes] = []
     for position, (message, body) in enumerate(zip(messages, bodies, strict=True), first):
         flag: int = Flag.NONE
+        if message.key:
+            segment.keys[position] = key_hash(message.key)
         if message.id is not None:
             flag = Flag.OWN_ID
             segment.ids_ms = now

@@ -11,7 +11,7 @@ import orjson
 
 from gateway.broker.clockwork import Clockwork
 from gateway.broker.revisit import replay_redrive, replay_seek
-from gateway.broker.subscription import Cause, Subscription
+from gateway.broker.subscription import KEYS_MAX, Cause, Subscription
 from gateway.errors import GatewayError
 from gateway.kit.ranges import RangeSet, count
 from gateway.kit.topics import TopicTrie
@@ -37,10 +37,11 @@ class Route:
 class Catalogue:
     """Subscriptions by name and by number. Numbers are never given twice in one store's life."""
 
-    def __init__(self, clockwork: Clockwork, subscriptions_max: int) -> None:
+    def __init__(self, clockwork: Clockwork, subscriptions_max: int, keys_max: int = KEYS_MAX) -> None:
         self.by_name: dict[str, Subscription] = {}
         self.by_number: dict[int, Subscription] = {}
         self.subscriptions_max = subscriptions_max
+        self._keys_max = keys_max
         self.steps: Steps = UNTRACED
         self._clockwork = clockwork
         self._next_number = 1
@@ -82,7 +83,7 @@ class Catalogue:
         return self._add(self._next_number, name, settings, front)
 
     def _add(self, number: int, name: str, settings: SubscriptionSettings, front: int) -> Subscription:
-        subscription = Subscription(number, name, settings, front, self._clockwork)
+        subscription = Subscription(number, name, settings, front, self._clockwork, self._keys_max)
         subscription.steps = self.steps
         self._next_number = max(self._next_number, number + 1)
         self.by_name[name] = self.by_number[number] = subscription

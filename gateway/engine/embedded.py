@@ -69,7 +69,7 @@ class EmbeddedEngine:
             self._scratch.shelf(config.deliver.tick_ms),
             handing_ms=config.deliver.handing_ms,
         )
-        self._catalogue = Catalogue(self._clockwork, config.deliver.subscriptions_max)
+        self._catalogue = Catalogue(self._clockwork, config.deliver.subscriptions_max, config.deliver.keys_max)
         self._catalogue.steps = steps
         self._bodies = Bodies(config.store.cache_bytes, 0)
         window_ms = config.limits.dedup_window_s * 1000
@@ -182,7 +182,7 @@ class EmbeddedEngine:
         if subscription is None:
             subscription = self._catalogue.create(name, settings, self._log.end)
         else:
-            self._catalogue.change(subscription, settings)
+            self._steering.change(subscription, settings)
         body = subscription_record(subscription, settings)
         self._log.control(Kind.SUBSCRIPTION, body, number=subscription.number)
         await self._log.sync()
@@ -326,7 +326,7 @@ class EmbeddedEngine:
                 min(consumer.size_max, consumer.window_bytes - consumer.in_flight_bytes),
                 now,
             )
-            moved = bool(leases or subscription.news) or subscription.front != front
+            moved = bool(leases or subscription.news) or subscription.front != front or subscription.searching
             if moved:
                 self._turns.mark(subscription)  # perhaps more; behind the others, so that all get their turn
             self._write_news(subscription, now)
@@ -429,6 +429,7 @@ class EmbeddedEngine:
     def bury(self, dead: DeadLetter, now: int) -> None:
         self._doomed.bury(dead)
         self._write_news(dead.handle.subscription, now)
+        self._turns.mark(dead.handle.subscription)  # its key may go on
 
     # ----------------------------------------------------------------------------------------------- asking
 

@@ -7,6 +7,7 @@ the settling after it, so a crash leaves either the old place or the new one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import trio
@@ -19,7 +20,7 @@ from gateway.engine.delivering import Deliveries, Turns, tell_released
 from gateway.engine.reader import Reader
 from gateway.engine.times import position_at
 from gateway.errors import GatewayError
-from gateway.model import SeekTo, Sought, Start, Why
+from gateway.model import SeekTo, Sought, Start, SubscriptionSettings, Why
 from gateway.store import record as records
 from gateway.store.files import Files
 from gateway.store.log import Log
@@ -43,17 +44,31 @@ class Steering:
         position = await self._find(to)
         subscription = self._catalogue.known(name)  # it may have gone meanwhile
         begin()
+        with self._restarting(subscription):
+            sought = await self._take_back_and_go(subscription, position)
+        await self._log.sync()
+        return sought
+
+    def change(self, subscription: Subscription, settings: SubscriptionSettings) -> None:
+        """Give it other settings. Where they change its order, everything is taken back."""
+        if settings.ordered == subscription.settings.ordered:
+            self._catalogue.change(subscription, settings)
+            return
+        with self._restarting(subscription):
+            self._catalogue.change(subscription, settings)
+
+    @contextmanager
+    def _restarting(self, subscription: Subscription) -> Iterator[None]:
+        """Inside, everything that is out is taken back; its consumers are told behind it."""
         still_waiting = self._deliveries.recall(subscription)
         held = [consumer for consumer in subscription.consumers if consumer.in_flight and consumer not in still_waiting]
-        sought = await self._take_back_and_go(subscription, position)
+        yield
         for consumer in still_waiting:
             consumer.blocked = False
             consumer.update()
         for consumer in held:
             tell_released(consumer)
         self._turns.mark(subscription)
-        await self._log.sync()
-        return sought
 
     async def _take_back_and_go(self, subscription: Subscription, position: int) -> Sought:
         """What is out may be a million leases: they are taken back in steps, and others run between."""
