@@ -13,7 +13,7 @@ circles; tests/test_house.py holds this map to the tree.
     3      broker/                       the nouns, synchronous: subscription, consumer, lease, dedup, bodies
     4      engine/                       what the flow stands on: base (the protocol), embedded (store + broker)
     5      flow/                         THE WAY, one stage a file: admit -> route -> append -> notify -> deliver
-                                         -> settle -> redeliver
+                                         -> settle -> redeliver, sweep
     6      edge/                         sockets and nurseries: listener, http, websocket, longpoll
     7      control/                      the control plane: Starlette app and metrics, over the edge's HTTP code
     8      node                          composition root: builds everything, wires the channels, opens the nursery

@@ -343,6 +343,7 @@ class Why:
 
 
 BACKOFF_MS_DEFAULT: Final = (10_000, 30_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 7_200_000)
+RETENTION_S_MAX: Final = 10 * 365 * 24 * 3600
 LEASE_MS_MAX: Final = 12 * 3600 * 1000
 
 
@@ -359,6 +360,7 @@ class SubscriptionSettings:
     backoff_ms: tuple[int, ...] = BACKOFF_MS_DEFAULT
     dead_letter: str | None = None
     ordered: bool = False
+    retention_s: int = 7 * 24 * 3600
     window_max: int = 1000
     start: Start = Start.END
     paused: bool = False
@@ -372,6 +374,7 @@ class SubscriptionSettings:
             check_pattern(pattern)
         _within("lease_ms", self.lease_ms, 100, LEASE_MS_MAX)
         _within("attempts_max", self.attempts_max, 1, 1_000_000)
+        _within("retention_s", self.retention_s, 1, RETENTION_S_MAX)
         _within("window_max", self.window_max, 1, 1_000_000)
         _within("backoff_ms: number of steps", len(self.backoff_ms), 1, 100)
         for step in self.backoff_ms:

@@ -43,6 +43,7 @@ from gateway.flow.notify import Notify
 from gateway.flow.redeliver import Redeliver
 from gateway.flow.route import Route
 from gateway.flow.settle import Settle
+from gateway.flow.sweep import Sweep
 from gateway.wire.http import encode_response, error_response
 
 _log = structlog.get_logger("gateway.node")
@@ -68,6 +69,7 @@ class Node:
         self.deliver = Deliver(engine, self.clock)
         self.settle = Settle(engine, items_max, self.clock)
         self.redeliver = Redeliver(engine, config.deliver.tick_ms, self.clock, self.admit.submit)
+        self.sweep = Sweep(engine, config.deliver.sweep_ms, self.clock)
 
         # the edges
         self.connections = Connections()
@@ -144,6 +146,7 @@ class Node:
             flow.start_soon(self.deliver.run)
             flow.start_soon(self.settle.run)
             flow.start_soon(self.redeliver.run)
+            flow.start_soon(self.sweep.run)
             flow.start_soon(self.longpoll.run)
             flow.start_soon(self.flow_control.run)
             flow.start_soon(self.watchdog.run)

@@ -42,12 +42,20 @@ def tally(segments: Sequence[Segment], number: int, settled: RangeSet, low: int)
     return messages, unsettled
 
 
+def timed(segments: Sequence[Segment], positions: Sequence[int]) -> dict[int, tuple[int, int]]:
+    """position -> (due_ms, expires_ms) of those of `positions` that have a delay or a TTL."""
+    found: dict[int, tuple[int, int]] = {}
+    for segment in reversed(segments):
+        if segment.timed and segment.base <= positions[-1] and positions[0] < segment.end:
+            found.update({p: segment.timed[p] for p in positions if p in segment.timed})
+        if segment.base <= positions[0]:
+            break
+    return found
+
+
 def times_of(segments: Sequence[Segment], position: int) -> tuple[int, int]:
     """(due_ms, expires_ms) of the message; zeros where it has none."""
-    for segment in reversed(segments):
-        if segment.base <= position:
-            return segment.timed.get(position, (0, 0))
-    return 0, 0
+    return timed(segments, (position,)).get(position, (0, 0))
 
 
 def _pairs(segment: Segment, number: int, low: int, high: int) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,7 @@ import enum
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import takewhile
 
 import attrs
 
@@ -24,7 +25,7 @@ from gateway.broker.choosing import Takers
 from gateway.broker.clockwork import STEP, Clockwork
 from gateway.broker.keyorder import KeyOrder
 from gateway.broker.lease import Consumer, Keeper, Lease, Returned
-from gateway.broker.owned import owned
+from gateway.broker.owned import owned, timed
 from gateway.broker.queue import end_of, fit, keys_of, measure, walk
 from gateway.broker.shelf import Pile
 from gateway.broker.slice import Slice
@@ -236,18 +237,18 @@ class Subscription:
 
     def _due_parts(self, piece: Slice, segments: Sequence[Segment], now: int) -> Iterator[Slice]:
         """What of `piece` may be delivered now; the rest is put among the delayed or the expired."""
-        timed = _timed(segments, piece)
-        if not timed:
+        times = timed(segments, piece.positions)
+        if not times:
             yield piece
             return
         rest: Slice | None = piece
         while rest is not None:
             piece, rest = rest.cut(1) if len(rest) > 1 else (rest, None)
-            due_ms, expires_ms = timed.get(piece.first, (0, 0))
+            due_ms, expires_ms = times.get(piece.first, (0, 0))
             if expires_ms and expires_ms <= now:
                 self._settle(piece, Cause.EXPIRED)
             elif due_ms > now:
-                self._delay(piece, due_ms)
+                self.delay(piece, due_ms)
             else:
                 yield piece
 
@@ -320,6 +321,16 @@ class Subscription:
         lease.consumer.drop(lease)
         self.in_flight -= len(lease.slice)
 
+    def settle_all(self, pieces: Sequence[Slice], cause: Cause) -> None:
+        """Settle them together: one record for all."""
+        before = len(self.news)
+        for piece in pieces:
+            self._settle(piece, cause)
+        news = self.news[before:]
+        if len(news) > 1:
+            ranges = [pair for settled in news for pair in settled.ranges]
+            self.news[before:] = [Settled(self, cause, sum(map(len, pieces)), normalise(ranges))]
+
     def _settle(self, piece: Slice, cause: Cause) -> None:
         ranges = [(piece.span_low, piece.last)]
         if cause is Cause.DEAD_LETTERED:  # what others had settled between is not to be redriven
@@ -376,11 +387,12 @@ class Subscription:
         due_ms = now + delay_ms if delay_ms > 0 else 0
         self.steps.returned(self.name, piece.positions, piece.attempts, cause, reason, due_ms)
         if delay_ms > 0:
-            self._delay(piece, now + delay_ms)
+            self.delay(piece, now + delay_ms)
         else:
             self._ready.add(piece)
 
-    def _delay(self, piece: Slice, due_ms: int) -> None:
+    def delay(self, piece: Slice, due_ms: int) -> None:
+        """Keep `piece` until then."""
         self.delayed += len(piece)
         self._delays.add(piece, self._clockwork.tick_of(due_ms))
 
@@ -403,6 +415,55 @@ class Subscription:
         """The dead letters of `piece` are stored."""
         self.in_flight -= len(piece)
         self._settle(piece, Cause.DEAD_LETTERED)
+
+    # ------------------------------------------------------------------------------------------ time is over
+
+    def next_ahead(self, segments: Sequence[Segment], limit: int, count_max: int) -> Slice | None:
+        """Take the next messages that `take` has still to come to, below `limit`; whatever their keys are."""
+        if self.revisit and self.revisit[0][0] < limit:
+            low, high = self.revisit[0]
+            stop = min(high + 1, limit)
+            positions, front = walk(segments, self.number, low, stop, self.settled, count_max, POSITION_MAX)
+            self.revisit[:1] = [(front, high)] if front <= high else []
+            return Slice(positions, low) if positions else self.next_ahead(segments, limit, count_max)
+        before = self.front
+        if before >= limit:
+            return None
+        positions, front = walk(segments, self.number, before, limit, self.settled, count_max, POSITION_MAX)
+        if not positions:
+            return None
+        self.front = front
+        return Slice(positions, before)
+
+    def put_back(self, piece: Slice) -> None:
+        """What `next_ahead` took is still to be come to."""
+        self.revisit.insert(0, (piece.span_low, piece.last))
+
+    def is_passed_over(self, segments: Sequence[Segment], position: int) -> bool:
+        """Whether an unsettled `position` waits behind its key, in nobody's hand."""
+        return not self.is_ahead(position) and self.behind(segments, position) is not None
+
+    def ready_before(self, limit: int) -> Iterator[Slice]:
+        """What came back and is due, as far as it begins before `limit`; it stays."""
+        return takewhile(lambda piece: piece.first < limit, (piece for piece, _ in self._ready))
+
+    def take_out(self, position: int) -> Slice | None:
+        """Take `position` out of what came back or is delayed; None where it is in neither."""
+        for pile in (self._ready, self._delays):
+            if pile.find(position) is None:
+                continue
+            [(piece, tick, _)] = pile.overlapping(position, position)
+            start, stop = piece.within(position, position)
+            if stop < len(piece):
+                piece, after = piece.cut(stop)
+                pile.add(after, tick)
+            if start > 0:
+                before, piece = piece.cut(start)
+                pile.add(before, tick)
+            if pile is self._delays:
+                self.delayed -= 1
+            return piece
+        return None
 
     def bury_at(self, ranges: Ranges) -> None:
         """What was given up in `ranges` may be redriven, where dead letters are kept at all."""
@@ -549,14 +610,3 @@ def _in_queue(queue: Sequence[int], position: int) -> bool:
 def _receives(settings: SubscriptionSettings, topic: str | None) -> bool:
     """Whether a subscription would be given its own dead letters: then it keeps its messages instead."""
     return topic is not None and any(matches(pattern, topic) for pattern in settings.topics)
-
-
-def _timed(segments: Sequence[Segment], piece: Slice) -> dict[int, tuple[int, int]]:
-    """The times of messages of `piece` that have any."""
-    found: dict[int, tuple[int, int]] = {}
-    for segment in reversed(segments):
-        if segment.timed and segment.base <= piece.last and piece.first < segment.end:
-            found.update({p: segment.timed[p] for p in piece.positions if p in segment.timed})
-        if segment.base <= piece.first:
-            break
-    return found

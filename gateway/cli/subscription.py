@@ -43,6 +43,7 @@ def subscription() -> None:
 @click.option("--backoff-ms", metavar="MS,MS,...", help="Delays after a nack: first, second, ...; the last repeats.")
 @click.option("--dead-letter", metavar="TOPIC", help="Where dead letters go; '' for nowhere.")
 @click.option("--ordered/--not-ordered", default=None, help="A message waits for the one before it of its key.")
+@click.option("--retention-s", type=int, help="How long a message waits for a consumer before it expires.")
 @click.option("--window-max", type=int, help="Messages in flight to one consumer.")
 @click.option("--start", type=click.Choice(["start", "end"]), help="Where a new subscription begins.")
 @click.option("--paused/--not-paused", default=None, help="Hold deliveries back, or let them go.")

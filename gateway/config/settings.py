@@ -172,6 +172,12 @@ class Deliver:
     dead_letter_bytes_max: int = setting(
         16 * MIB, "Bodies of dead letters on their way to their topic; the others wait in the log.", KIB, 2**34
     )
+    sweep_ms: int = setting(
+        1000,
+        "How often messages that nobody takes are looked at: is their time to live, or retention, over?",
+        10,
+        60_000,
+    )
     keys_max: int = setting(
         100_000,
         "Keys of an ordered subscription with a message out, 300 bytes each; others wait.",

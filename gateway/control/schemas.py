@@ -21,6 +21,7 @@ from gateway.model import (
     LEASE_MS_MAX,
     NAME_BYTES_MAX,
     POSITION_MAX,
+    RETENTION_S_MAX,
     TOPIC_BYTES_MAX,
     Redriven,
     Sought,
@@ -69,6 +70,14 @@ _MORE: Final[dict[str, dict[str, Schema]]] = {
                 "Whether a message waits until the one before it of the same key is settled. A change takes back what "
                 "is in flight."
             ),
+        },
+        "retention_s": {
+            "description": (
+                "How long a message waits for a consumer, from when it was stored, or was due; then it expires. What "
+                "was given up may be redriven as long."
+            ),
+            "minimum": 1,
+            "maximum": RETENTION_S_MAX,
         },
         "window_max": {
             "description": "Most messages in flight at one consumer.",

@@ -174,6 +174,9 @@ class Engine(Protocol):
     def tick(self, now: int) -> bool:
         """One step of what is due: leases, delays. True: there is more, and others may run before the next step."""
 
+    async def sweep(self, now: int) -> None:
+        """Settle as expired what nobody has taken in its time; in steps, so that others run between."""
+
     async def dead_letters(self) -> list[DeadLetter]:
         """Take what must be published to dead-letter topics."""
 

@@ -29,6 +29,7 @@ from gateway.engine.history import matching_ranges
 from gateway.engine.reader import Reader
 from gateway.engine.scratch import ScratchFile
 from gateway.engine.steering import Steering
+from gateway.engine.sweeping import Sweeping
 from gateway.errors import GatewayError, StoreError
 from gateway.kit.ranges import count, normalise
 from gateway.model import (
@@ -84,6 +85,7 @@ class EmbeddedEngine:
         self._reader = Reader(self._log, self._bodies)
         self._doomed = DoomedMessages(self._reader, config.deliver.dead_letter_bytes_max)
         self._deliveries = Deliveries(self._reader, self._turns)
+        self._sweeping = Sweeping(self._log, self._catalogue, self._reader, self._write_news)
         self._steering = Steering(self._log, self._catalogue, self._turns, self._deliveries, self._reader)
         self._on_deleted: dict[Consumer, Callable[[], None]] = {}
 
@@ -421,6 +423,10 @@ class EmbeddedEngine:
                 self._steps.doomed(subscription.name, piece.positions, piece.attempts, item.cause, item.reason)
             self._doomed.add(subscription.doomed)
             subscription.doomed.clear()
+
+    async def sweep(self, now: int) -> None:
+        with self._pinned():
+            await self._sweeping.sweep(now)
 
     async def dead_letters(self) -> list[DeadLetter]:
         with self._pinned():

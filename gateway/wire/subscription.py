@@ -11,7 +11,7 @@ import cattrs
 from gateway.errors import GatewayError
 from gateway.model import POSITION_MAX, SeekTo, Start, SubscriptionSettings, SubscriptionView
 
-_NOT_YET: Final = ("filter", "retention_s", "format")
+_NOT_YET: Final = ("filter", "format")
 """Settings of protocol.md §5 that this version does not carry out; refused rather than pretended."""
 
 _KNOWN: Final = tuple(field.name for field in attrs.fields(SubscriptionSettings))
@@ -70,6 +70,7 @@ _TYPES: Final[dict[str, Any]] = {
     "backoff_ms": tuple[int, ...],
     "dead_letter": str | None,
     "ordered": bool,
+    "retention_s": int,
     "window_max": int,
     "start": Start,
     "paused": bool,

@@ -1,0 +1,118 @@
+"""The sweep: what nobody has taken in time is settled as expired, consumers or not, a bounded step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import trio
+
+from gateway.broker import expiry
+from gateway.broker.owned import is_owned
+from gateway.broker.subscription import Subscription
+from gateway.engine.catalogue import Catalogue
+from gateway.engine.reader import Reader
+from gateway.engine.times import position_at
+from gateway.store.log import Log
+from gateway.store.segment import Segment
+
+
+class Sweeping:
+    """One sweep after the other; whoever makes one holds the segments (`EmbeddedEngine._pinned`)."""
+
+    def __init__(
+        self, log: Log, catalogue: Catalogue, reader: Reader, write_news: Callable[[Subscription, int], None]
+    ) -> None:
+        self._log = log
+        self._catalogue = catalogue
+        self._reader = reader
+        self._write_news = write_news
+        self._swept: dict[int, tuple[int, int]] = {}  # by segment: expiries up to this time are done; messages then
+        self._next: dict[int, int] = {}  # by segment: the first expiry behind that
+        self._held: dict[Subscription, list[int]] = {}  # expired while a consumer had them
+        self._horizons: dict[int, tuple[int, int]] = {}  # by retention_s: (found out when, position)
+
+    async def sweep(self, now: int) -> None:
+        """See `engine.base.Engine.sweep`."""
+        for subscription in list(self._catalogue):
+            if not subscription.unfilled:
+                await self._retain(subscription, now)
+        await self._look_again(now)
+        for segment in list(self._log.segments):
+            await self._expire_in(segment, now)
+        kept = {segment.number for segment in self._log.segments}
+        for gone in self._swept.keys() - kept:
+            del self._swept[gone], self._next[gone]
+
+    # -------------------------------------------------------------------------------------------- retention
+
+    async def _retain(self, subscription: Subscription, now: int) -> None:
+        cutoff_ms = now - subscription.settings.retention_s * 1000
+        if self._log.segments[0].created_ms >= cutoff_ms:
+            return  # nothing is so old
+        position = await self._horizon(subscription.settings.retention_s, cutoff_ms, now)
+        while not (subscription.deleted or subscription.restarting) and expiry.expire_before(
+            subscription, position, cutoff_ms, self._log.segments
+        ):
+            self._write_news(subscription, now)
+            await trio.lowlevel.checkpoint()
+        self._write_news(subscription, now)
+
+    async def _horizon(self, retention_s: int, cutoff_ms: int, now: int) -> int:
+        """The first position that was stored since the cutoff; searched for at most once a minute."""
+        found_ms, position = self._horizons.get(retention_s, (0, 0))
+        if now - found_ms >= min(60_000, retention_s * 100):
+            position = await trio.to_thread.run_sync(
+                position_at, list(self._log.segments), self._log.durable_end, cutoff_ms, self._reader.time_of
+            )
+            if len(self._horizons) > len(self._catalogue.by_name):
+                self._horizons.clear()
+            self._horizons[retention_s] = (now, position)
+        return position
+
+    # ------------------------------------------------------------------------------------------ time to live
+
+    async def _expire_in(self, segment: Segment, now: int) -> None:
+        done_ms, messages = self._swept.get(segment.number, (0, -1))
+        if messages == len(segment.timed) and self._next[segment.number] > now:
+            return
+        due, following = _expiring(segment, done_ms, now)
+        self._swept[segment.number] = (now, len(segment.timed))
+        self._next[segment.number] = following
+        for subscription in [s for n, s in self._catalogue.by_number.items() if n in segment.queues] if due else ():
+            own = [p for p in due if is_owned((segment,), subscription.number, p)]
+            await self._expire(subscription, own, now)
+
+    async def _look_again(self, now: int) -> None:
+        held, self._held = self._held, {}
+        for subscription, positions in held.items():
+            await self._expire(subscription, positions, now)
+
+    async def _expire(self, subscription: Subscription, positions: Sequence[int], now: int) -> None:
+        for some in _in_steps(positions):
+            if subscription.deleted:
+                return
+            held = expiry.expire(subscription, some, self._log.segments)
+            if held:
+                self._held.setdefault(subscription, []).extend(held)
+            self._write_news(subscription, now)
+            await trio.lowlevel.checkpoint()
+
+
+def _in_steps(positions: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(positions), expiry.STEP):
+        yield positions[start : start + expiry.STEP]
+
+
+_NEVER = 1 << 62
+
+
+def _expiring(segment: Segment, after_ms: int, now: int) -> tuple[list[int], int]:
+    """Positions whose time was over behind `after_ms` and is by `now`; and when the next one's will be."""
+    due: list[int] = []
+    following = _NEVER
+    for position, (_, expires_ms) in segment.timed.items():
+        if after_ms < expires_ms <= now:
+            due.append(position)
+        elif now < expires_ms < following:
+            following = expires_ms
+    return due, following
