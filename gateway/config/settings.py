@@ -173,10 +173,7 @@ class Deliver:
         16 * MIB, "Bodies of dead letters on their way to their topic; the others wait in the log.", KIB, 2**34
     )
     sweep_ms: int = setting(
-        1000,
-        "How often messages that nobody takes are looked at: is their time to live, or retention, over?",
-        10,
-        60_000,
+        1000, "How often messages that nobody takes are asked whether their time is over.", 10, 60_000
     )
     keys_max: int = setting(
         100_000,

@@ -23,6 +23,8 @@ SETTINGS = {
     "attempts_max": 16,
     "backoff_ms": list(BACKOFF_MS_DEFAULT),
     "dead_letter": "dead.orders",
+    "ordered": False,
+    "retention_s": 604_800,
     "window_max": 1000,
     "start": "end",
     "paused": False,
@@ -143,7 +145,7 @@ BAD_BODIES = [
     (b'{"topics":["a"],"topic":["b"]}', "bad_request", "did you mean topics?"),
     (b'{"topics":["a"],"statistics":{}}', "bad_request", "unknown setting"),
     (b'{"topics":["a"],"filter":"data.x > 1"}', "not_supported", "leave it out"),
-    (b'{"topics":["a"],"ordered":true}', "not_supported", "leave it out"),
+    (b'{"topics":["a"],"format":"native"}', "not_supported", "leave it out"),
 ]
 
 
