@@ -169,9 +169,10 @@ def _mark(
     for position, (message, body) in enumerate(zip(messages, bodies, strict=True), first):
         flag: int = Flag.NONE
         if message.key:
+            flag = Flag.KEYED
             segment.keys[position] = key_hash(message.key)
         if message.id is not None:
-            flag = Flag.OWN_ID
+            flag |= Flag.OWN_ID
             segment.ids_ms = now
         if message.delay_ms or message.ttl_ms:
             flag |= Flag.TIMED

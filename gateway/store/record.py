@@ -72,6 +72,8 @@ class Flag:
     """The body begins with due_ms and expires_ms."""
     OWN_ID: Final = 2
     """The producer gave the id: it takes part in deduplication."""
+    KEYED: Final = 4
+    """It has a key: it takes part in the order of subscriptions that ask for one."""
 
 
 class Record(NamedTuple):

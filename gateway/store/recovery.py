@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import attrs
+import msgspec
 import orjson
 import structlog
 
 from gateway.errors import StoreError
+from gateway.kit.hashes import key_hash
 from gateway.store import checkpoint as checkpoints
 from gateway.store import record as records
 from gateway.store.checkpoint import Checkpoint
@@ -29,6 +31,13 @@ _SEGMENT: Final = re.compile(r"(\d{10})\.log")
 _HEADER_BYTES_MAX: Final = 512
 """A header is shorter, and a disk writes so much as a whole or not at all."""
 _log = structlog.get_logger("gateway.store")
+
+
+class _Keyed(msgspec.Struct):
+    key: str
+
+
+_decode_key = msgspec.json.Decoder(_Keyed).decode
 
 
 class Replay(Protocol):
@@ -222,7 +231,9 @@ def _index(
             segment.ids_ms = record.time_ms
         for number in numbers:
             segment.route_to(number, position, position)
-        due_ms, expires_ms, _ = records.split_times(record)
+        due_ms, expires_ms, body = records.split_times(record)
+        if record.flags & Flag.KEYED:
+            segment.keys[position] = key_hash(_decode_key(body).key)
         if due_ms or expires_ms:
             segment.timed[position] = (due_ms, expires_ms)
         replay.message(record, topic, numbers, new=new)

@@ -51,7 +51,7 @@ class Segment:
         self.queues: dict[int, array[int]] = {}  # subscription number -> lo, hi, lo, hi, ...
         self.timed: dict[int, tuple[int, int]] = {}  # position -> due_ms, expires_ms, where it has any
         self.routes: dict[tuple[str, tuple[int, ...]], int] = {}  # what ROUTE records of this file define
-        self.keys: dict[int, int] = {}
+        self.keys: dict[int, int] = {}  # position -> hash of its key, where it has one
         self.ids_ms = 0  # time of its last message with an id of the producer's; 0 none
 
     @property
