@@ -43,7 +43,7 @@ from gateway.model import (
     Verb,
 )
 from gateway.steps import UNTRACED, Steps
-from gateway.store.segment import Segment
+from gateway.store.segment import Segment, consecutive
 
 
 class Cause(enum.IntEnum):
@@ -177,8 +177,10 @@ class Subscription:
             pieces = self._next(segments, limit, count_max, size_max)
             if pieces is None:
                 break
-            looked += sum(map(len, pieces)) or count_max
+            if not pieces:
+                looked += count_max
             for piece in pieces:
+                looked += len(piece)
                 for part in self._due_parts(piece, segments, now):
                     lease = Lease(consumer, part)
                     consumer.hold(lease)
@@ -214,9 +216,14 @@ class Subscription:
         if self.front >= limit:
             return None
         before = self.front
-        positions, _ = walk(segments, self.number, before, limit, self.settled, count_max, size_max)
+        positions, front = walk(segments, self.number, before, limit, self.settled, count_max, size_max)
+        if not positions:
+            return None  # foreign positions belong to the span of the next message
+        if self._keys is None:
+            self.front = front
+            return self._slices(positions, before)
         pieces, self.front = self._sorted_out(positions, before, segments)
-        return pieces if self.front > before else None  # foreign positions belong to the span of the next message
+        return pieces if self.front > before else None
 
     def _sorted_out(
         self, positions: Sequence[int], span_low: int, segments: Sequence[Segment]
@@ -224,12 +231,32 @@ class Subscription:
         """The slices of what the front, or a redrive, has come to, and the front behind them."""
         if not positions:
             return (), span_low
+        pieces = self._slices(positions, span_low)
         if self._keys is None:
-            return (Slice(positions, span_low),), positions[-1] + 1
-        slices, between, front = self._keys.sort_out(positions, span_low, keys_of(segments, positions))
-        for low, high in between:
-            self.settled.add(low, high)
-        return slices, front
+            return pieces, positions[-1] + 1
+        found: list[Slice] = []
+        front = span_low
+        for piece in pieces:
+            keys = keys_of(segments, piece.positions)
+            slices, between, front = self._keys.sort_out(piece.positions, piece.span_low, keys)
+            found += slices
+            for low, high in between:
+                self.settled.add(low, high)
+            if front <= piece.last:
+                break  # no room for another key
+        return found, front
+
+    def _slices(self, positions: Sequence[int], span_low: int) -> Sequence[Slice]:
+        """A new slice; or several, where what was given up stands between: a redrive must not find it in a span."""
+        if not self.buried or not self.buried.count_in(span_low, positions[-1]):
+            return (Slice(positions, span_low),)
+        slices: list[Slice] = []
+        for low, high in consecutive(positions):
+            if span_low < low:
+                self.settled.add(span_low, low - 1)  # foreign, or settled already
+            slices.append(Slice(range(low, high + 1), low))
+            span_low = high + 1
+        return slices
 
     def _passed(self, segments: Sequence[Segment], position: int, count_max: int) -> Sequence[int]:
         """What the front has passed and is not settled, from `position` on."""
@@ -425,7 +452,7 @@ class Subscription:
             stop = min(high + 1, limit)
             positions, front = walk(segments, self.number, low, stop, self.settled, count_max, POSITION_MAX)
             self.revisit[:1] = [(front, high)] if front <= high else []
-            return Slice(positions, low) if positions else self.next_ahead(segments, limit, count_max)
+            return self._first(positions, low) if positions else self.next_ahead(segments, limit, count_max)
         before = self.front
         if before >= limit:
             return None
@@ -433,7 +460,13 @@ class Subscription:
         if not positions:
             return None
         self.front = front
-        return Slice(positions, before)
+        return self._first(positions, before)
+
+    def _first(self, positions: Sequence[int], span_low: int) -> Slice:
+        first, *others = self._slices(positions, span_low)
+        for piece in reversed(others):
+            self.put_back(piece)
+        return first
 
     def put_back(self, piece: Slice) -> None:
         """What `next_ahead` took is still to be come to."""

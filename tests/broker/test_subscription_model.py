@@ -576,8 +576,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def what_is_settled_is_told_by_the_fewest_ranges(self) -> None:
         """Each message's range reaches back to the one before it, so foreign positions leave no gaps."""
         assert all((p in self.subscription.settled) is (known.hand in SETTLED) for p, known in self.known.items())
-        if self.sought:
-            return  # it has begun in the middle of what is foreign
+        if self.sought or self.subscription.buried or self.undone:
+            return  # it has begun in the middle of what is foreign, or goes around what may be redriven
         low = 0 if self.past else self.created
         settled = RangeSet(low)
         for position in sorted(self.known):
