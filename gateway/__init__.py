@@ -14,6 +14,7 @@ circles; tests/test_house.py holds this map to the tree.
     4      engine/                       what the flow stands on: base (the protocol), embedded (store + broker)
     5      flow/                         THE WAY, one stage a file: admit -> route -> append -> notify -> deliver
                                          -> settle -> redeliver, sweep
+    5      auth/                         credentials and permissions: API keys, JWT -> principal; the audit log
     6      edge/                         sockets and nurseries: listener, http, websocket, longpoll
     7      control/                      the control plane: Starlette app and metrics, over the edge's HTTP code
     8      node                          composition root: builds everything, wires the channels, opens the nursery

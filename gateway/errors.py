@@ -58,6 +58,7 @@ TABLE: dict[str, Kind] = {
     "no_pong": Kind(503, 3012, True),
     "connection_limit": Kind(503, 3504, True),
     "pull_limit": Kind(503, 3504, True),
+    "keys_unavailable": Kind(503, 3001, True),
     "overloaded": Kind(503, 3008, True),
     "draining": Kind(503, 3001, True),
     "drained": Kind(503, 3013, True),

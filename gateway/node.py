@@ -15,16 +15,20 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 import trio
 
 from gateway import __version__
+from gateway.auth.access import Access
+from gateway.auth.audit import Audit
 from gateway.config import Config
 from gateway.control.app import ControlPlane
 from gateway.control.sources import Sources
 from gateway.edge.connections import Connections
 from gateway.edge.flow_control import FlowControl
+from gateway.edge.guard import Guard
 from gateway.edge.http import HttpConnection
 from gateway.edge.listener import Listener
 from gateway.edge.longpoll import LongPoll
@@ -44,9 +48,12 @@ from gateway.flow.redeliver import Redeliver
 from gateway.flow.route import Route
 from gateway.flow.settle import Settle
 from gateway.flow.sweep import Sweep
+from gateway.model import Batch
 from gateway.wire.http import encode_response, error_response
 
 _log = structlog.get_logger("gateway.node")
+_REAUTHORIZED_AT_ONCE: Final = 50
+"""Connections whose permissions are looked at before others run: a few milliseconds."""
 
 
 class Node:
@@ -70,6 +77,13 @@ class Node:
         self.settle = Settle(engine, items_max, self.clock)
         self.redeliver = Redeliver(engine, config.deliver.tick_ms, self.clock, self.admit.submit)
         self.sweep = Sweep(engine, config.deliver.sweep_ms, self.clock)
+
+        # who may do what
+        self.access = Access(config, self.clock)
+        self.audit = Audit(config.audit, self.clock)
+        self._permissions_changed = trio.Event()
+        self.access.on_change = lambda: self._permissions_changed.set()
+        self.admit.on_denied = self._audit_denied
 
         # the edges
         self.connections = Connections()
@@ -96,6 +110,7 @@ class Node:
 
     async def run(self) -> None:
         """From opening the store to its last sync. Raises ConfigError, StoreLockedError or StoreError."""
+        self.access.load()
         await self.engine.open()
         try:
             await self._run()
@@ -120,10 +135,14 @@ class Node:
             watchdog=self.watchdog,
             clock=self.clock,
             node=self.name,
+            access=self.access,
+            audit=self.audit,
         )
         publisher = Publisher(self.admit, config.limits, self.engine.epoch)
-        plane = DataPlane(services, publisher, self.longpoll)
-        control_plane = ControlPlane(self._sources())
+        guard = Guard(self.access, self.audit, config.auth, data.address)
+        plane = DataPlane(services, guard, publisher, self.longpoll)
+        control_guard = Guard(self.access, self.audit, config.auth, control.address)
+        control_plane = ControlPlane(self._sources(control_guard))
 
         async def serve(listener: Listener, connection: HttpConnection) -> None:
             if listener.open > config.listen.connections_max:
@@ -150,6 +169,8 @@ class Node:
             flow.start_soon(self.longpoll.run)
             flow.start_soon(self.flow_control.run)
             flow.start_soon(self.watchdog.run)
+            flow.start_soon(self.access.run)
+            flow.start_soon(self._reauthorize)
             edges.start_soon(data.run, serve_data)
             edges.start_soon(control.run, serve_control)
             self.ready.set()
@@ -181,7 +202,7 @@ class Node:
         self._listeners.append(listener)
         return listener
 
-    def _sources(self) -> Sources:
+    def _sources(self, guard: Guard) -> Sources:
         return Sources(
             config=self.config,
             node=self.name,
@@ -199,8 +220,27 @@ class Node:
             flow_control=self.flow_control,
             unsent=self.unsent,
             listeners=self._listeners,
+            access=self.access,
+            audit=self.audit,
+            guard=guard,
             not_ready=lambda: self.admit.closed.message if self.admit.closed else None,
         )
+
+    # ------------------------------------------------------------------------------------------ permissions
+
+    async def _reauthorize(self) -> None:
+        """What is permitted may have changed, for those who are here as well: in turns, for they may be many."""
+        while True:
+            await self._permissions_changed.wait()
+            self._permissions_changed = trio.Event()
+            self.longpoll.reauthorize(self.access.renew)
+            for number, connection in enumerate(self.connections):
+                connection.reauthorize()
+                if number % _REAUTHORIZED_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+
+    def _audit_denied(self, batch: Batch, error: GatewayError) -> None:
+        self.audit.refused(batch.principal, "publish", batch.origin, error, "")
 
     # ------------------------------------------------------------------------------------------------ drain
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import signal
@@ -22,6 +23,7 @@ import pytest
 
 import gateway
 from gateway import cli, config
+from gateway.auth import apikey, policy
 from tests.e2e.process import GatewayProcess
 
 TOP: Final = Path(__file__).parent.parent
@@ -170,6 +172,27 @@ def test_the_first_message_is_published_pulled_and_settled_as_it_says(running: G
     settled = curl(settle.replace(shown[1]["lease"], pulled["lease"]), running)
     assert settled == shown[2]
     assert running.statistics("orders")["acked"] == 1
+
+
+def test_the_keys_are_made_as_it_says_and_the_configuration_loads(tmp_path: Path) -> None:
+    [commands_] = [snippet for snippet in snippets("sh") if snippet.startswith("gateway key create")]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["sh", "-ec", commands_], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    records = apikey.read(tmp_path / "keys.json")
+    names = [apikey.recognise(records, (tmp_path / f"{n}.key").read_text().strip(), 0) for n in ("operator", "shop")]
+    assert [record.principal for record in names] == ["operator", "shop"]
+
+    [settings] = [snippet for snippet in snippets("toml") if "keys_file" in snippet]
+    [permissions] = [snippet for snippet in snippets("toml") if "[roles." in snippet]
+    (tmp_path / "permissions.toml").write_text(permissions, encoding="utf-8")
+    roles = policy.read(tmp_path / "permissions.toml")
+    (tmp_path / "gateway.toml").write_text(settings, encoding="utf-8")
+    loaded = config.load(tmp_path / "gateway.toml")
+    assert set(loaded.jwt[0].roles) <= roles.roles.keys()
+    assert {"shop", f"{loaded.jwt[0].name}:alice"} == roles.principals.keys()
 
 
 def read_a_line(process: subprocess.Popen[str], containing: str) -> str:

@@ -23,6 +23,7 @@ from gateway.bench.plan import Plan, Target
 from gateway.bench.report import print_report
 from gateway.bench.run import Figures, Run
 from gateway.bench.tally import Tally
+from gateway.cli.options import token_option
 
 IDLE_MAX: Final = 25_000
 """One address has 28,000 ports to connect from."""
@@ -56,6 +57,7 @@ _REFRESH_S: Final = 0.2
     type=click.Path(exists=True, file_okay=False, writable=True),
     help="Where to make the temporary directory of our own gateway.",
 )
+@token_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON object to this file.")
 def bench(

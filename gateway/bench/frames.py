@@ -29,13 +29,20 @@ Frame = tuple[int, bytes]
 class Handshake:
     """The upgrade: `request` goes out, `check` judges what comes back."""
 
-    def __init__(self, netloc: str, path: str) -> None:
+    def __init__(self, netloc: str, path: str, authorization: str = "") -> None:
+        """`authorization`: a header line of its own, or nothing."""
         key = base64.b64encode(secrets.token_bytes(16))
         self._accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
         self.request = (
             b"GET %b HTTP/1.1\r\nHost: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-            b"Sec-WebSocket-Key: %b\r\nSec-WebSocket-Protocol: %b\r\n\r\n"
-        ) % (path.encode("ascii"), netloc.encode("ascii"), key, SUBPROTOCOL.encode("ascii"))
+            b"Sec-WebSocket-Key: %b\r\nSec-WebSocket-Protocol: %b\r\n%b\r\n"
+        ) % (
+            path.encode("ascii"),
+            netloc.encode("ascii"),
+            key,
+            SUBPROTOCOL.encode("ascii"),
+            authorization.encode("ascii"),
+        )
 
     def check(self, head: bytes) -> str | None:
         """Why the answer, as far as its empty line, is none of ours; None where it is."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import socket
+from functools import cache
 from typing import Final
 
 import trio
 
 from gateway.bench.frames import CLOSE, PING, PONG, TEXT, FrameReader, Handshake, client_frame
 from gateway.bench.plan import PATH, Address
+from gateway.cli.options import token
 from gateway.edge.stream import OutboxStream
 
 HANDSHAKE_S: Final = 20.0
@@ -46,7 +48,7 @@ class WebSocketLink:
         with trio.move_on_after(HANDSHAKE_S):
             link = cls(await dial(address, nursery))
             try:
-                welcome = await link._shake_hands(Handshake(address.netloc, PATH))
+                welcome = await link._shake_hands(Handshake(address.netloc, PATH, authorization()))
                 while not welcome:
                     welcome = await link.receive()
             except BaseException:
@@ -122,6 +124,13 @@ class WebSocketLink:
         self._stream.abort()
 
 
+@cache
+def authorization() -> str:
+    """The header line of the credential that the command was given, for a gateway that asks for one."""
+    credential = token()
+    return "" if credential is None else f"Authorization: Bearer {credential}\r\n"
+
+
 class HttpLink:
     """One kept-alive connection; one request at a time."""
 
@@ -138,7 +147,7 @@ class HttpLink:
         """The head of a request with a JSON body of `length` bytes."""
         return (
             f"{method} {path} HTTP/1.1\r\nHost: {self._address.netloc}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {length}\r\n{authorization()}\r\n"
         ).encode("ascii")
 
     async def call(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:

@@ -10,6 +10,9 @@ pub` does not load a server. What goes wrong ends in `exits`, which turns it int
     sub             sub
     pull            pull
     subscription    subscription create, list, show, delete
+    key             key create, list, revoke
+    token           token create, check
+    permission      permission diff
 """
 
 from __future__ import annotations
@@ -30,6 +33,9 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "sub": ("gateway.cli.sub:sub", "Print a subscription's messages as they come, and ack them."),
     "pull": ("gateway.cli.pull:pull", "Wait for messages over HTTP, print them, and ack them."),
     "subscription": ("gateway.cli.subscription:subscription", "Create, list, show and delete subscriptions."),
+    "key": ("gateway.cli.key:key", "Create, list and revoke API keys."),
+    "token": ("gateway.cli.token:token", "Create and check JSON Web Tokens."),
+    "permission": ("gateway.cli.permission:permission", "Preview a change of permissions."),
     "bench": ("gateway.bench.cli:bench", "Measure a gateway: throughput, latency, memory."),
     "genconfig": ("gateway.cli.configuration:genconfig", "Print a configuration file with every default, explained."),
     "checkconfig": ("gateway.cli.configuration:checkconfig", "Check a configuration file without running it."),

@@ -19,6 +19,11 @@ def genconfig() -> None:
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 def checkconfig(file: Path) -> None:
-    """Check FILE, together with the environment, as `serve` would; says what is wrong and the mend."""
-    config.load(file, os.environ)
+    """Check FILE, together with the environment and the files that it names, as `serve` would; says what is wrong and
+    the mend."""
+    settings = config.load(file, os.environ)
+    if settings.has_credentials:
+        from gateway.auth.access import Access
+
+        Access(settings, lambda: 0).load()
     click.echo(f"{file}: ok")

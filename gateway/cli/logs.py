@@ -14,8 +14,9 @@ def configure(log: Log) -> None:
     """Set up structlog, and the libraries' own logging, as the settings `log.level` and `log.format` say."""
     level = getattr(logging, log.level.upper())
     for_people = log.format == "console" or (log.format == "auto" and sys.stderr.isatty())
+    without_variables = structlog.dev.plain_traceback  # rich's, the default, shows them, and one may be a token
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=without_variables)]
         if for_people
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )

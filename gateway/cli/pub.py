@@ -20,7 +20,7 @@ import trio
 
 from gateway import client, model
 from gateway.cli.exits import CommandError
-from gateway.cli.options import NAME, token, url_option, websocket_url
+from gateway.cli.options import NAME, token, token_option, url_option, websocket_url
 from gateway.errors import GatewayError
 from gateway.wire import payload
 
@@ -67,6 +67,7 @@ class Defaults:
 )
 @click.option("--content-type", metavar="TYPE", help="Of a payload that is not JSON, such as text/plain.")
 @url_option
+@token_option
 def pub(
     topic: str | None,
     data: str | None,

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from gateway.cli.http import call, path_of
-from gateway.cli.options import url_option
+from gateway.cli.options import token_option, url_option
 
 ANSWER_S: Final = 15.0
 """How much longer than `wait_ms` the answer may take."""
@@ -31,6 +31,7 @@ class _Position(msgspec.Struct):
 @click.option("--wait-ms", type=click.IntRange(0), default=20_000, show_default=True, help="How long to wait for one.")
 @click.option("--ack/--no-ack", default=True, show_default=True, help="Ack what was printed, or leave it leased.")
 @url_option
+@token_option
 def pull(name: str, max_: int, wait_ms: int, ack: bool, url: str) -> None:
     """Wait until the subscription NAME has messages, print them as JSON lines, and ack them.
 

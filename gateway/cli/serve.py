@@ -16,7 +16,7 @@ from gateway import config
 @click.option("--control", metavar="HOST:PORT", help="Control plane.")
 @click.option("--data", metavar="DIR", help="Directory of the store.")
 @click.option(
-    "--insecure", is_flag=True, default=None, help="Listen beyond loopback although there are no credentials."
+    "--insecure", is_flag=True, default=None, help="Listen beyond loopback although no credentials are configured."
 )
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--log-format", metavar="FORMAT", help="console, json or auto.")

@@ -10,7 +10,7 @@ import trio
 
 from gateway import client
 from gateway.cli import subscription
-from gateway.cli.options import NAME, control_url_option, token, url_option, websocket_url
+from gateway.cli.options import NAME, control_url_option, token, token_option, url_option, websocket_url
 
 
 @click.command()
@@ -20,6 +20,7 @@ from gateway.cli.options import NAME, control_url_option, token, url_option, web
 @click.option("--count", type=click.IntRange(1), help="Stop after so many messages.")
 @click.option("--window", type=click.IntRange(1, 1_000_000), help="Most messages to hold unsettled.")
 @url_option
+@token_option
 @control_url_option
 def sub(
     name: str,

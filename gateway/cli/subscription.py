@@ -11,7 +11,7 @@ import click
 import orjson
 
 from gateway.cli.http import call, path_of
-from gateway.cli.options import control_url_option
+from gateway.cli.options import control_url_option, token_option
 
 ALL: Final = "/v1/subscriptions"
 FILE_COLUMNS: Final = 200
@@ -48,6 +48,7 @@ def subscription() -> None:
 @click.option("--start", type=click.Choice(["start", "end"]), help="Where a new subscription begins.")
 @click.option("--paused/--not-paused", default=None, help="Hold deliveries back, or let them go.")
 @control_url_option
+@token_option
 def create(name: str, topics: tuple[str, ...], backoff_ms: str | None, control_url: str, **settings: Any) -> None:
     """Create the subscription NAME, or change the settings given where there is one; prints it."""
     change = {key: value for key, value in settings.items() if value is not None}
@@ -61,6 +62,7 @@ def create(name: str, topics: tuple[str, ...], backoff_ms: str | None, control_u
 @subscription.command("list")
 @click.option("--json", "as_json", is_flag=True, help="As the gateway says it.")
 @control_url_option
+@token_option
 def list_(as_json: bool, control_url: str) -> None:
     """List all subscriptions and where they stand."""
     answer = call("GET", control_url, ALL)
@@ -73,6 +75,7 @@ def list_(as_json: bool, control_url: str) -> None:
 @subscription.command()
 @click.argument("name")
 @control_url_option
+@token_option
 def show(name: str, control_url: str) -> None:
     """Show one subscription: its settings and where it stands."""
     _print(call("GET", control_url, f"{ALL}/{path_of(name)}"))
@@ -82,6 +85,7 @@ def show(name: str, control_url: str) -> None:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @control_url_option
+@token_option
 def delete(name: str, yes: bool, control_url: str) -> None:
     """Delete the subscription NAME and all it is due. Asks first where there is a terminal to ask."""
     if not yes and sys.stdin.isatty():

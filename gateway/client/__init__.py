@@ -19,6 +19,7 @@ Delivery is at least once: a lost connection, or a lease that runs out, brings a
     publishing      publishes on their way, over losses too
     attachment      one subscription on one connection
     settling        acks and the like, gathered into ranges
+    renewal         when a token is replaced by a fresh one
     session         what is said over one connection: the decisions; connection: the waiting; dialing: how it is made
     errors          what can go wrong
 """

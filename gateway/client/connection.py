@@ -8,6 +8,7 @@ the subscriptions.
 from __future__ import annotations
 
 import logging
+import time
 from typing import Final
 
 import attrs
@@ -17,8 +18,9 @@ import trio_websocket
 import wsproto.utilities
 
 from gateway.client.attachment import TICK_S
-from gateway.client.dialing import Address, WatchedStream, handshake, read_refusal
+from gateway.client.dialing import Address, WatchedStream, handshake, is_expired, read_refusal
 from gateway.client.errors import FINAL_STATUSES, may_reconnect
+from gateway.client.renewal import delay_s
 from gateway.client.session import Session
 from gateway.wire import push_v1
 
@@ -51,10 +53,14 @@ class End:
     reason: str
     reconnect_ms: tuple[int, int] | None = None
     """The gateway drained, and asked for this delay before the next connection."""
+    is_renewable: bool = False
+    """The token had ended, and the program's function gives a fresh one for each connection."""
 
     @property
     def is_final(self) -> bool:
         """Whether another connection would end the same way."""
+        if self.is_renewable:
+            return False
         return self.code in FINAL_STATUSES if self.code < 1000 else not may_reconnect(self.code)
 
 
@@ -89,22 +95,28 @@ class Connection:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         if isinstance(error, trio_websocket.ConnectionRejected):
-            return self._end(error.status_code, read_refusal(error))
+            renewable = callable(self._address.token) and is_expired(error)
+            return attrs.evolve(self._end(error.status_code, read_refusal(error)), is_renewable=renewable)
         return self._end(1006, str(error) or type(error).__name__)
 
     async def _dial_and_speak(self) -> End:
         end = self._end(1006, "the gateway has been silent for too long")
         try:
+            token = await self._address.fresh_token()
+        except trio.TooSlowError:
+            return self._end(1006, "the program's function gave no token in time")
+        try:
             stream = await self._address.dial()
         except trio.TooSlowError:
             return self._end(1006, f"{self._address.netloc} does not answer")
         async with WatchedStream(stream) as watched, trio.open_nursery() as nursery:
-            ws = await handshake(nursery, watched, self._address)
+            ws = await handshake(nursery, watched, self._address, token)
             if ws is None:
                 end = self._end(1006, f"{self._address.netloc} does not answer the handshake")
             elif ws.subprotocol != push_v1.SUBPROTOCOL:
                 end = self._end(1002, f"{self._address.netloc} does not speak {push_v1.SUBPROTOCOL}: is it a gateway?")
             else:
+                nursery.start_soon(self._renew_token, token)
                 end = await self._speak(ws, watched, nursery)
             nursery.cancel_scope.cancel()
         return end
@@ -153,6 +165,21 @@ class Connection:
         with trio.move_on_after(self._close_timeout_s):
             await ws.aclose()
         self._closed.set()
+
+    async def _renew_token(self, token: str | None) -> None:
+        """Say hello with a fresh token before the one in use ends, and the gateway closes with 3005."""
+        while token is not None and callable(self._address.token):
+            wait_s = delay_s(token, time.time())
+            if wait_s is None:
+                return
+            await trio.sleep(wait_s)
+            try:
+                token = await self._address.fresh_token()
+            except trio.TooSlowError:
+                continue
+            answer = await self._session.ask({"op": "hello", "token": token, "client": self._address.name})
+            if isinstance(answer, push_v1.Error):
+                logger.warning("%s does not take the fresh token: %s", self._address.netloc, answer.message)
 
     async def _send_acks_in_time(self) -> None:
         while True:

@@ -63,8 +63,14 @@ class Address:
             raise
         return stream
 
-    async def headers(self) -> list[tuple[bytes, bytes]]:
-        token = await self.token() if callable(self.token) else self.token
+    async def fresh_token(self) -> str | None:
+        """The token, or what its function gives now. Raises TooSlowError, and whatever the function does."""
+        if not callable(self.token):
+            return self.token
+        with trio.fail_after(self.timeout_s):
+            return await self.token()
+
+    def headers(self, token: str | None) -> list[tuple[bytes, bytes]]:
         headers = [(b"User-Agent", self.name.encode("ascii", "replace"))]
         return [*headers, (b"Authorization", b"Bearer " + token.encode("ascii"))] if token else headers
 
@@ -121,7 +127,7 @@ class WatchedStream(trio.abc.Stream):
 
 
 async def handshake(
-    nursery: trio.Nursery, stream: WatchedStream, address: Address
+    nursery: trio.Nursery, stream: WatchedStream, address: Address, token: str | None
 ) -> trio_websocket.WebSocketConnection | None:
     """Upgrade the stream; None where that was not answered. The library's reading task lives in `nursery`.
 
@@ -129,7 +135,6 @@ async def handshake(
     side closes without an answer, so the end of the stream ends the wait.
     """
     with trio.move_on_after(address.timeout_s) as scope:
-        headers = await address.headers()
         stream.on_end = scope.cancel
         return await trio_websocket.wrap_client_stream(
             nursery,
@@ -137,7 +142,7 @@ async def handshake(
             address.netloc,
             address.resource,
             subprotocols=[push_v1.SUBPROTOCOL],
-            extra_headers=headers,
+            extra_headers=address.headers(token),
             message_queue_size=FRAMES_QUEUED_MAX,
             max_message_size=address.message_bytes_max,
             receive_buffer_size=RECEIVE_BYTES,
@@ -147,8 +152,17 @@ async def handshake(
 
 def read_refusal(rejected: trio_websocket.ConnectionRejected) -> str:
     """What the refusing side says: the message of an error object (protocol.md §2), or the status alone."""
+    return str(_member(rejected, "message") or f"the handshake was refused with HTTP status {rejected.status_code}")
+
+
+def is_expired(rejected: trio_websocket.ConnectionRejected) -> bool:
+    """Whether the token had ended, and a fresh one may do."""
+    return _member(rejected, "code") == "credentials_expired"
+
+
+def _member(rejected: trio_websocket.ConnectionRejected, name: str) -> object:
     try:
-        message = orjson.loads(rejected.body or b"")["message"]
+        found: object = orjson.loads(rejected.body or b"")[name]
     except (ValueError, TypeError, KeyError, IndexError):
-        message = None
-    return str(message or f"the handshake was refused with HTTP status {rejected.status_code}")
+        return None
+    return found

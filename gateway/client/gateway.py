@@ -260,8 +260,9 @@ async def connect(
 ) -> AsyncIterator[Gateway]:
     """Connect to a gateway, and stay connected until the `async with` block is left.
 
-    `url`: such as ws://127.0.0.1:8080/v1/connect, wss:// for TLS. `token`: the credential, or an async function that
-    gives a fresh one for each connection. `name`: of this program and its version, as the gateway shows it.
+    `url`: such as ws://127.0.0.1:8080/v1/connect, wss:// for TLS. `token`: the credential, an API key or a JSON Web
+    Token, or an async function that gives a fresh one: for each connection, and again before a token ends. `name`: of
+    this program and its version, as the gateway shows it.
 
     The first connection must succeed within `wait_s` (0: at once, with one attempt) or NotConnectedError is raised.
     After that lost connections are replaced without end, with full jitter, and subscriptions go on by themselves.

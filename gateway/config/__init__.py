@@ -10,11 +10,14 @@ from gateway.config.address import is_loopback, parse_address
 from gateway.config.load import load
 from gateway.config.reference import generate, reference
 from gateway.config.settings import (
+    Audit,
+    Auth,
     Config,
     Deliver,
     Entry,
     Flow,
     Http,
+    Jwt,
     Limits,
     Listen,
     Log,
@@ -28,11 +31,14 @@ from gateway.config.settings import (
 )
 
 __all__ = [
+    "Audit",
+    "Auth",
     "Config",
     "Deliver",
     "Entry",
     "Flow",
     "Http",
+    "Jwt",
     "Limits",
     "Listen",
     "Log",

@@ -200,15 +200,29 @@ def _check_relations(config: Config) -> None:
             "shutdown.reconnect_ms_min is larger than shutdown.reconnect_ms_max: lower the first or raise the second",
         ),
     ]
+    rules += [
+        (
+            not config.auth.permissions_file or config.has_credentials,
+            "auth.permissions_file is set, but there are no credentials: set auth.keys_file or add a [[jwt]]",
+        ),
+        (
+            len({entry.issuer for entry in config.jwt}) == len(config.jwt),
+            "jwt: two entries have the same issuer: a token could not tell which; make them one",
+        ),
+        (
+            config.auth.permissions_file != "" or not any(entry.roles for entry in config.jwt),
+            "jwt: roles are named, but there is no auth.permissions_file that says what they may do",
+        ),
+    ]
     for holds, message in rules:
         if not holds:
             raise ConfigError(message)
-    if not config.listen.insecure:
+    if not config.listen.insecure and not config.has_credentials:
         for key in ("data", "control"):
             host, _ = parse_address(getattr(config.listen, key))
             if not is_loopback(host):
                 raise ConfigError(
-                    f"listen.{key}: {host} is not loopback and this version has no credentials: everyone who reaches "
-                    f"it could publish and read; listen on 127.0.0.1 behind a proxy that authenticates, "
-                    f"or say --insecure (listen.insecure = true)"
+                    f"listen.{key}: {host} is not loopback and no credentials are configured: everyone who reaches "
+                    f"it could publish and read; set auth.keys_file (gateway key create) or add a [[jwt]], "
+                    f"listen on 127.0.0.1, or say --insecure (listen.insecure = true)"
                 )

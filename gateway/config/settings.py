@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import attrs
+
+from gateway.config.address import is_loopback
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
@@ -39,7 +43,7 @@ class Listen:
 
     data: str = setting("127.0.0.1:8080", "HOST:PORT of the data plane: HTTP and WebSocket. Port 0 takes a free one.")
     control: str = setting("127.0.0.1:8081", "HOST:PORT of the control plane.")
-    insecure: bool = setting(False, "Listen beyond loopback although there are no credentials yet.")
+    insecure: bool = setting(False, "Listen beyond loopback although no credentials are configured.")
     backlog: int = setting(1024, "Connections the kernel holds until they are accepted.", 1, 65535)
     connections_max: int = setting(
         20_000, "Open connections of each plane; an idle one takes about 26 KiB.", 1, 1_000_000
@@ -215,6 +219,88 @@ class Flow:
 
 
 @attrs.frozen(kw_only=True)
+class Auth:
+    """Who may come in. Without `keys_file` and any [[jwt]] nobody is asked, and only loopback is listened on."""
+
+    keys_file: str = setting("", "File of API keys, as `gateway key create` writes it; empty: no API keys are taken.")
+    permissions_file: str = setting(
+        "", "TOML file of roles and principals, what each may do; empty: only what keys and tokens bring along."
+    )
+    reload_s: float = setting(
+        1.0, "How often these files are looked at; a revocation reaches live connections within it.", 0.05, 4
+    )
+    leeway_s: int = setting(10, "How far the clocks of token issuers may be off.", 0, 60)
+    hello_timeout_s: float = setting(
+        10.0, "A WebSocket whose handshake carried no token must send it in `hello` within this; then 3502.", 0.05, 600
+    )
+    token_bytes_max: int = setting(8 * KIB, "Longest token that is looked at.", 256, 64 * KIB)
+    tokens_known_max: int = setting(
+        10_000, "Checked tokens that are remembered, so that a signature is verified once.", 1, 1_000_000
+    )
+    origins: tuple[str, ...] = setting(
+        (), "Origins of web pages that may use the gateway, such as https://app.example.org; all others are refused."
+    )
+    hosts: tuple[str, ...] = setting(
+        (),
+        "Host names that a gateway without credentials on loopback may be called by, beside addresses and localhost.",
+    )
+    open_metrics: bool = setting(False, "Answer /metrics without credentials; /livez, /readyz and /healthz always are.")
+
+    def __attrs_post_init__(self) -> None:
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"origins: {origin!r}: write scheme://host[:port], such as https://app.example.org")
+
+
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[A-Za-z0-9._\[\]:-]+")
+JWT_ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
+
+
+@attrs.frozen(kw_only=True)
+class Jwt:
+    """An issuer whose JSON Web Tokens are taken. Its subjects are principals called NAME:SUB."""
+
+    name: str = required("What its principals' names begin with; letters, digits, _ and -.")
+    issuer: str = required("`iss` of its tokens.")
+    audience: str = required("What `aud` of its tokens must name: this gateway.")
+    keys: str = required(
+        "Its keys: https:// address of a JWKS, or a file that holds a JWKS, a PEM key or certificate, or a secret."
+    )
+    algorithms: tuple[str, ...] = setting(
+        ("RS256",), "Signatures that are taken; each key takes only those of its own type.", choices=JWT_ALGORITHMS
+    )
+    roles: tuple[str, ...] = setting((), "Roles of the permissions file that all its principals have.")
+    claim: str = setting("push", "Claim that says what the principal may do; empty: tokens bring no permissions along.")
+    refresh_s: float = setting(300.0, "How often an address is asked for its keys.", 1, 86_400)
+    refresh_min_s: float = setting(
+        10.0, "It is asked no more often than this, however many tokens name a key that is unknown.", 0.05, 3600
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_-]{1,20}", self.name):
+            raise ValueError(f"name: {self.name!r}: use 1 to 20 letters, digits, _ and -")
+        for key in ("issuer", "audience", "keys"):
+            if not getattr(self, key):
+                raise ValueError(f"{key}: is empty")
+        if not self.algorithms:
+            raise ValueError("algorithms: name at least one")
+        if "://" in self.keys:
+            parts = urlsplit(self.keys)
+            if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+                raise ValueError(f"keys: {self.keys}: who answers here decides who may come in; use https://")
+
+
+@attrs.frozen(kw_only=True)
+class Audit:
+    """The audit log: changes in the control plane, and refusals. It always goes to the log, as `gateway.audit`."""
+
+    file: str = setting("", "File that gets it too, as JSON lines; empty: none. It may be rotated at any time.")
+    refusals_per_s: int = setting(
+        20, "Refusals written per second, five seconds' worth at once; the rest is counted.", 1, 10_000
+    )
+
+
+@attrs.frozen(kw_only=True)
 class Shutdown:
     """The drain."""
 
@@ -251,8 +337,16 @@ class Config:
     pull: Pull = attrs.field(factory=Pull)
     deliver: Deliver = attrs.field(factory=Deliver)
     flow: Flow = attrs.field(factory=Flow)
+    auth: Auth = attrs.field(factory=Auth)
+    jwt: tuple[Jwt, ...] = ()
+    audit: Audit = attrs.field(factory=Audit)
     shutdown: Shutdown = attrs.field(factory=Shutdown)
     log: Log = attrs.field(factory=Log)
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether anybody is asked who they are."""
+        return bool(self.auth.keys_file or self.jwt)
 
 
 @attrs.frozen

@@ -17,13 +17,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from gateway.control import asgi
-from gateway.control.call import Call, error
+from gateway.control.call import Call, Right, error
 from gateway.control.connections import ConnectionCalls
 from gateway.control.health import HealthCalls
 from gateway.control.metrics import MetricsCall
 from gateway.control.openapi import OpenApi
 from gateway.control.sources import Sources
 from gateway.control.subscriptions import SubscriptionCalls
+from gateway.edge.guard import Guard, check_known
 from gateway.edge.http import HttpConnection
 from gateway.errors import GatewayError, StoreError
 from gateway.wire import http as wire
@@ -35,14 +36,20 @@ class ControlPlane:
     def __init__(self, sources: Sources) -> None:
         rooms = (SubscriptionCalls(sources), ConnectionCalls(sources), HealthCalls(sources), MetricsCall(sources))
         self.calls = OpenApi(call for room in rooms for call in room.calls()).calls
+        guard = sources.guard
         by_path = groupby(sorted(self.calls, key=lambda call: call.path), key=lambda call: call.path)
         self.app = Starlette(
-            routes=[Route(path, Resource(calls)) for path, calls in by_path],
+            routes=[Route(path, Resource(list(calls), guard)) for path, calls in by_path],
             exception_handlers={GatewayError: _gateway_error, StoreError: _store_error, HTTPException: _http_exception},
         )
         self.app.router.redirect_slashes = False
 
+        self._guard = guard
+
     async def handle(self, request: wire.Request, connection: HttpConnection) -> None:
+        if (answer := self._guard.look_only(request, connection.remote)) is not None:
+            connection.respond(answer)
+            return
         if request.method == "OPTIONS" and request.target == b"*":
             connection.respond(wire.Response(204, b"", [(b"allow", b"GET, HEAD, OPTIONS, POST, PUT, DELETE")]))
             return
@@ -52,25 +59,53 @@ class ControlPlane:
 class Resource:
     """One path: its calls by method. HEAD is answered as GET, without the body; OPTIONS says what there is."""
 
-    def __init__(self, calls: Iterable[Call]) -> None:
-        self._by_method = {call.method: call.respond for call in calls}
+    def __init__(self, calls: Iterable[Call], guard: Guard) -> None:
+        self._guard = guard
+        self._by_method = {call.method: call for call in calls}
         if "GET" in self._by_method:
             self._by_method["HEAD"] = self._by_method["GET"]
-        self._by_method["OPTIONS"] = self._options
-        self.allow = ", ".join(sorted(self._by_method))
+        self.allow = ", ".join(sorted([*self._by_method, "OPTIONS"]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        respond = self._by_method.get(request.method)
-        if respond is None:
+        call = self._by_method.get(request.method)
+        if call is not None:
+            response = await self._answer(call, request)
+        elif request.method == "OPTIONS":
+            response = Response(status_code=204, headers={"allow": self.allow})
+        else:
             cause = GatewayError("method_not_allowed", f"{request.method} is not taken here; use {self.allow}")
             response = error(cause, {"allow": self.allow})
-        else:
-            response = await respond(request)
         await response(scope, receive, send)
 
-    async def _options(self, request: Request) -> Response:
-        return Response(status_code=204, headers={"allow": self.allow})
+    async def _answer(self, call: Call, request: Request) -> Response:
+        """Make the call for who may; what changes something stands in the audit log, however it ends."""
+        asked: wire.Request = request.scope["gateway"]
+        remote: str = request.scope["remote"]
+        if call.needs is Right.OPEN:
+            return await call.respond(request)
+        await self._guard.admit(asked, remote)
+        try:
+            check_known(asked)
+            call.permit(asked.principal, request.path_params.get("name"))
+        except GatewayError as cause:
+            self._guard.refuse(asked, cause, remote)
+            raise
+        if call.method == "GET":
+            return await call.respond(request)
+        status = 500
+        try:
+            response = await call.respond(request)
+            status = response.status_code
+        except GatewayError as cause:
+            status = cause.kind.status
+            if status == 403:
+                self._guard.refuse(asked, cause, remote)
+            raise
+        finally:
+            path = asked.path.decode("ascii", "backslashreplace")
+            self._guard.audit.changed(asked.principal, call.name, path, status, remote)
+        return response
 
 
 async def _gateway_error(request: Request, cause: Exception) -> Response:

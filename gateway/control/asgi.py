@@ -50,6 +50,8 @@ def scope(request: Request, remote: str) -> Scope:
         "headers": request.headers,
         "client": (host, int(port)) if port.isdigit() else None,
         "server": None,
+        "gateway": request,  # who asks, and from where: of our own, beside what ASGI names
+        "remote": remote,
     }
 
 

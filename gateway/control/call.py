@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import Any, Final
 
@@ -12,7 +13,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import GatewayError
+from gateway.model import NAME_BYTES_MAX
+from gateway.principal import Principal
 from gateway.wire.http import error_response
+
+
+class Right(enum.Enum):
+    """What a principal needs to make a call. Where the path has a {name}, of that subscription; else of the gateway."""
+
+    OPEN = "open"
+    """Nothing: probes and the document."""
+    KNOWN = "known"
+    """To say who it is; the call itself looks at what it may see."""
+    VIEW = "view"
+    ADMIN = "admin"
+
 
 Respond = Callable[[Request], Awaitable[Response]]
 Schema = dict[str, Any]
@@ -50,6 +65,25 @@ class Call:
     answers: tuple[Answer, ...]
     errors: tuple[str, ...] = ()
     respond: Respond
+    needs: Right = Right.ADMIN
+    """Every call that does not say otherwise is for who administers the gateway, or the subscription in its path."""
+
+    def permit(self, principal: Principal, name: str | None) -> None:
+        """Raise `permission_denied` where `principal` may not make this call; `name`: the subscription in the path."""
+        if self.needs is Right.VIEW and not principal.may_view(name or ">"):
+            raise principal.denied(f"look at {_what(name)}")
+        if self.needs is Right.ADMIN and not principal.may_admin(name or ">"):
+            raise principal.denied(f"change {_what(name)}")
+
+
+def _what(name: str | None) -> str:
+    return "the gateway as a whole" if name is None else f"the subscription {name[:NAME_BYTES_MAX]!r}"
+
+
+def principal_of(request: Request) -> Principal:
+    """Who makes this call."""
+    found: Principal = request.scope["gateway"].principal
+    return found
 
 
 def ref(name: str) -> Schema:

@@ -8,7 +8,7 @@ import attrs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.control.call import JSON, Answer, Call, array, json_array, ref
+from gateway.control.call import JSON, Answer, Call, Right, array, json_array, ref
 from gateway.control.sources import Sources
 
 CLOSE_CODE: Final = 3001
@@ -32,6 +32,7 @@ class ConnectionCalls:
                 summary="All open WebSocket connections",
                 answers=(Answer(200, "Every connection that is open.", {JSON: array(ref("Connection"))}),),
                 respond=self.list_all,
+                needs=Right.VIEW,
             ),
             Call(
                 name="closeConnection",

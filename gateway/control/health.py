@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import __version__
-from gateway.control.call import JSON, Answer, Call, json, ref
+from gateway.control.call import JSON, Answer, Call, Right, json, ref
 from gateway.control.sources import Sources
 from gateway.errors import GatewayError
 
@@ -72,6 +72,7 @@ class HealthCalls:
                 summary="Whether the process runs",
                 answers=(Answer(200, "It runs.", {JSON: ref("Probe")}),),
                 respond=self.live,
+                needs=Right.OPEN,
             ),
             Call(
                 name="getReady",
@@ -81,6 +82,7 @@ class HealthCalls:
                 answers=(Answer(200, "It does.", {JSON: ref("Probe")}),),
                 errors=("draining", "store_failed"),
                 respond=self.ready,
+                needs=Right.OPEN,
             ),
             Call(
                 name="getHealth",
@@ -90,6 +92,7 @@ class HealthCalls:
                 description="A report to read, always answered 200; probes ask `/livez` and `/readyz`.",
                 answers=(Answer(200, "The whole is as its worst part.", {JSON: ref("Health")}),),
                 respond=self.health,
+                needs=Right.OPEN,
             ),
         ]
 
@@ -117,6 +120,7 @@ class HealthCalls:
             "log": self._check_log(),
             "disk": await trio.to_thread.run_sync(self._check_disk),
             "connections": self._check_connections(),
+            "credentials": self._check_credentials(),
         }
 
     def _check_traffic(self) -> Check:
@@ -151,6 +155,10 @@ class HealthCalls:
         if free < _SEGMENTS_FREE_MIN * store.segment_bytes:
             return Check(State.DEGRADED, f"{store.directory}: {free} bytes are free; make room")
         return Check(State.OK)
+
+    def _check_credentials(self) -> Check:
+        troubles = self._sources.access.troubles
+        return Check(State.DEGRADED, "; ".join(troubles)) if troubles else Check(State.OK)
 
     def _check_connections(self) -> Check:
         most = self._sources.config.listen.connections_max

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import __version__
-from gateway.control.call import Answer, Call
+from gateway.control.call import Answer, Call, Right
 from gateway.control.process import collector_metrics, collector_pauses, process_metrics
 from gateway.control.sources import Sources
 from gateway.errors import TABLE
@@ -60,6 +60,7 @@ class MetricsCall:
                 description="OpenMetrics where `Accept` names it, else the classic text format.",
                 answers=(Answer(200, "All metrics.", {PLAIN: text, OPENMETRICS: text}),),
                 respond=self.respond,
+                needs=Right.OPEN if self._sources.config.auth.open_metrics else Right.VIEW,
             )
         ]
 
@@ -88,6 +89,7 @@ class MetricsCall:
         yield from flow_metrics(sources)
         yield from log_metrics(sources)
         yield from edge_metrics(sources)
+        yield from auth_metrics(sources)
         yield from flow_control_metrics(sources)
         yield from process
         yield from collector_metrics(self._pauses)
@@ -277,6 +279,17 @@ def edge_metrics(sources: Sources) -> Iterator[Metric]:
     yield gauge("gateway_pulls_waiting", "Pulls that wait for a message.", longpoll.waiting)
     yield gauge("gateway_pull_leases", "Answered pulls that still hold messages.", longpoll.leases)
     yield counter("gateway_pulls", "Pulls.", longpoll.pulls)
+
+
+def auth_metrics(sources: Sources) -> Iterator[Metric]:
+    """Who was refused, and whether credentials and permissions are up to date. Nobody is named."""
+    access, audit = sources.access, sources.audit
+    refusals = {code: float(number) for code, number in audit.refusals.items()}
+    yield counter("gateway_auth_refusals", "Requests and operations that were refused, by code.", refusals, "code")
+    yield gauge("gateway_auth_tokens", "Checked tokens that are remembered.", access.tokens_known)
+    yield gauge("gateway_auth_stale_sources", "Files and issuers that could not be read again.", len(access.troubles))
+    yield counter("gateway_audit_suppressed", "Refusals that the audit log left out.", audit.suppressed)
+    yield counter("gateway_audit_failures", "Lines that the audit file did not take.", audit.failures)
 
 
 def flow_control_metrics(sources: Sources) -> Iterator[Metric]:

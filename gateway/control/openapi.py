@@ -15,15 +15,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import __version__
-from gateway.control.call import JSON, Answer, Call, Schema, json, ref
+from gateway.control.call import JSON, Answer, Call, Right, Schema, json, ref
 from gateway.control.schemas import PARAMETERS, SCHEMAS
 from gateway.errors import TABLE
 
 _OF_HTTP: Final = (
     *("bad_request", "request_timeout", "payload_too_large", "request_line_too_long", "expectation_failed"),
-    *("headers_too_large", "internal", "version_not_supported"),
+    *("headers_too_large", "internal", "version_not_supported", "permission_denied"),
 )
 """Errors that every call may be answered with before it is looked at, or when the gateway is wrong itself."""
+_OF_CREDENTIALS: Final = ("no_credentials", "invalid_token", "credentials_expired", "keys_unavailable")
+"""Errors of calls that ask who makes them, where the gateway has credentials."""
 _PARAMETER: Final = re.compile(r"{(\w+)}")
 
 
@@ -38,6 +40,7 @@ class OpenApi:
             summary="This document",
             answers=(Answer(200, "An OpenAPI document.", {JSON: {"type": "object"}}),),
             respond=self.answer,
+            needs=Right.OPEN,
         )
         self.calls = [*calls, own]
         self.document = document(self.calls)
@@ -94,7 +97,8 @@ def _responses(call: Call) -> Iterator[tuple[str, Schema]]:
         if answer.content:
             response["content"] = {media: {"schema": schema} for media, schema in answer.content.items()}
         yield str(answer.status), response
-    codes = sorted({*_OF_HTTP, *call.errors}, key=lambda code: (TABLE[code].status, code))
+    of_credentials = () if call.needs is Right.OPEN else _OF_CREDENTIALS
+    codes = sorted({*_OF_HTTP, *of_credentials, *call.errors}, key=lambda code: (TABLE[code].status, code))
     for status, group in groupby(codes, key=lambda code: TABLE[code].status):
         yield str(status), _error(HTTPStatus(status), list(group))
 

@@ -6,9 +6,12 @@ from collections.abc import Callable
 
 import attrs
 
+from gateway.auth.access import Access
+from gateway.auth.audit import Audit
 from gateway.config import Config
 from gateway.edge.connections import Connections
 from gateway.edge.flow_control import FlowControl
+from gateway.edge.guard import Guard
 from gateway.edge.listener import Listener
 from gateway.edge.longpoll import LongPoll
 from gateway.edge.stream import Unsent
@@ -42,5 +45,8 @@ class Sources:
     flow_control: FlowControl
     unsent: Unsent
     listeners: list[Listener]
+    access: Access
+    audit: Audit
+    guard: Guard
     not_ready: Callable[[], str | None]
     """Why the node is not ready for traffic; None where it is."""

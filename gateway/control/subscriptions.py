@@ -8,10 +8,11 @@ import attrs
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.control.call import JSON, Answer, Call, array, body, json, json_array, ref
+from gateway.control.call import JSON, Answer, Call, Right, array, body, json, json_array, principal_of, ref
 from gateway.control.sources import Sources
 from gateway.errors import GatewayError
 from gateway.model import POSITION_MAX, Redriven, SubscriptionSettings, check_subscription_name
+from gateway.principal import Principal
 from gateway.wire.subscription import decode_seek, decode_settings, encode_view
 
 _ALL = "/v1/subscriptions"
@@ -35,6 +36,7 @@ class SubscriptionCalls:
                 summary="All subscriptions, by name",
                 answers=(Answer(200, "Every subscription there is.", {JSON: array(ref("Subscription"))}),),
                 respond=self.list_all,
+                needs=Right.KNOWN,
             ),
             Call(
                 name="getSubscription",
@@ -44,6 +46,7 @@ class SubscriptionCalls:
                 answers=(Answer(200, "The subscription.", _VIEW),),
                 errors=("bad_name", "subscription_not_found"),
                 respond=self.get,
+                needs=Right.VIEW,
             ),
             Call(
                 name="putSubscription",
@@ -131,10 +134,13 @@ class SubscriptionCalls:
             answers=(Answer(200, "The reason.", {JSON: ref("Why")}),),
             errors=(*lost, "not_found"),
             respond=self.why,
+            needs=Right.VIEW,
         )
 
     async def list_all(self, request: Request) -> Response:
-        return await json_array(map(encode_view, self._engine.subscriptions(self._clock())))
+        principal = principal_of(request)
+        found = self._engine.subscriptions(self._clock())
+        return await json_array(encode_view(view) for view in found if principal.may_view(view.name))
 
     async def get(self, request: Request) -> Response:
         return json(encode_view(self._engine.subscription(_name(request), self._clock())))
@@ -144,6 +150,7 @@ class SubscriptionCalls:
         name, change = _name(request), await body(request)
         before = self._settings(name)  # from here into the engine nothing waits, so of two changes at once both count
         settings = decode_settings(change, before)
+        _check_reading(principal_of(request), name, settings, before)
         if before is not None:
             settings = attrs.evolve(settings, start=before.start)
         view, created = await self._engine.put_subscription(name, settings, self._clock())
@@ -183,6 +190,22 @@ class SubscriptionCalls:
             if cause.code != "subscription_not_found":
                 raise
             return None
+
+
+def _check_reading(
+    principal: Principal, name: str, settings: SubscriptionSettings, before: SubscriptionSettings | None
+) -> None:
+    """Who may administer a subscription may not read topics through it, or write to them, that it has no right to.
+
+    What somebody else has set up may stay as it is.
+    """
+    for pattern in settings.topics:
+        if not principal.may_read(pattern) and (before is None or pattern not in before.topics):
+            raise principal.denied(f"have {name!r} read {pattern}")
+    target = settings.dead_letter
+    changed = before is None or target != before.dead_letter
+    if target and target != f"dead.{name}" and changed and not principal.may_publish(target):
+        raise principal.denied(f"have dead letters of {name!r} published to {target}")
 
 
 def _name(request: Request) -> str:

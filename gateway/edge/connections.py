@@ -42,6 +42,9 @@ class Connection(Protocol):
     def close(self, code: int, reason: str) -> None:
         """Begin to close it with a WebSocket close code; must not wait."""
 
+    def reauthorize(self) -> None:
+        """What is permitted may have changed: go on with what is permitted now, or end; must not wait."""
+
     def drain(self) -> None:
         """Tell the client to finish and to reconnect elsewhere."""
 

@@ -175,6 +175,7 @@ class HttpConnection:
                 keep_alive=keep_alive,
                 head_only=request.method == "HEAD",
                 http_1_0=request.version == "1.0",
+                origin=request.origin,
             ),
             response.sent,
         )

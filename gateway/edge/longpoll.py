@@ -24,6 +24,7 @@ from gateway.errors import GatewayError
 from gateway.flow.ring import Ring
 from gateway.kit.wheel import Wheel
 from gateway.model import POSITION_MAX, Delivery, Settle, Settlement, Verb
+from gateway.principal import Principal
 from gateway.wire import payload, push_v1
 from gateway.wire.http import Request, Response, error_response
 
@@ -78,6 +79,8 @@ class _Waiting:
 
     connection: HttpConnection
     lease: str
+    subscription: str
+    principal: Principal
     consumer: Consumer | None = None
     answered: bool = False
 
@@ -122,7 +125,7 @@ class LongPoll:
             raise GatewayError("draining", "the gateway is going down; pull again elsewhere, or a little later")
         if self.waiting >= self._settings.waiting_max:
             raise GatewayError("pull_limit", f"{self.waiting} pulls wait already (pull.waiting_max); pull later")
-        waiting = _Waiting(connection, f"l-{secrets.token_hex(12)}")
+        waiting = _Waiting(connection, f"l-{secrets.token_hex(12)}", name, request.principal)
         self.pulls += 1
         waiting.consumer = self._engine.attach(
             name,
@@ -136,7 +139,10 @@ class LongPoll:
         waiting.consumer.on_released = lambda _consumer: self._released(waiting)
         connection.on_abandoned[waiting] = lambda: self._abandon(waiting)
         wait_ms = max(TICK_MS, min(body.wait_ms, self._settings.wait_ms_max))  # at least one turn of the deliver stage
-        self._wheel.add(waiting, self._clock() + wait_ms)
+        deadline_ms = self._clock() + wait_ms
+        if request.principal.expires_ms is not None:
+            deadline_ms = min(deadline_ms, request.principal.expires_ms)
+        self._wheel.add(waiting, deadline_ms)
 
     def _answer(self, waiting: _Waiting, delivery: Delivery) -> None:
         """There is something: the deliver stage hands it over."""
@@ -191,6 +197,16 @@ class LongPoll:
         consumer, waiting.consumer = waiting.consumer, None  # they know each other: no cycle stays
         if consumer is not None:
             self._engine.detach(consumer, self._clock())
+
+    def reauthorize(self, renew: Callable[[Principal], Principal]) -> None:
+        """What is permitted may have changed: who may not go on waiting is told so. `renew` as `Access.renew`."""
+        for waiting in self._wheel:
+            try:
+                waiting.principal = renew(waiting.principal)
+                if not waiting.principal.may_subscribe(waiting.subscription):
+                    raise waiting.principal.denied(f"consume the subscription {waiting.subscription!r} any more")
+            except GatewayError as error:
+                self._finish(waiting, error_response(error))
 
     def drain(self) -> None:
         """The gateway ends: every waiting pull is answered."""

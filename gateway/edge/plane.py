@@ -1,4 +1,4 @@
-"""The data plane: which path is which call."""
+"""The data plane: which path is which call, and who may make it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import attrs
+
+from gateway.edge.guard import Guard, check_known
 from gateway.edge.handshake import check_upgrade
 from gateway.edge.http import HttpConnection
 from gateway.edge.longpoll import LongPoll
@@ -13,52 +16,80 @@ from gateway.edge.publish import Publisher
 from gateway.edge.stream import OutboxStream
 from gateway.edge.websocket import Services, Session
 from gateway.errors import GatewayError
+from gateway.model import NAME_BYTES_MAX
 from gateway.wire.http import Request, Response, error_response
 
-_TOPIC: Final = re.compile(rb"/v1/topics/([^/]*)/messages")
-_PULL: Final = re.compile(rb"/v1/subscriptions/([^/]*)/pull")
-_SETTLE: Final = re.compile(rb"/v1/subscriptions/([^/]*)/settle")
-_CONNECT: Final = b"/v1/connect"
-_BATCH: Final = b"/v1/messages"
+CONNECT: Final = b"/v1/connect"
+Handle = Callable[[Request, HttpConnection, bytes], Awaitable[None]]
+"""(request, connection, the part of the path that stands for a name)"""
 
-Call = Callable[[Request, HttpConnection], Awaitable[None]]
+
+@attrs.frozen
+class DataCall:
+    """One call of the data plane: POST on `path`, a pattern with at most one group."""
+
+    name: str
+    path: re.Pattern[bytes]
+    handle: Handle
 
 
 class DataPlane:
     """Stands behind every connection of the data listener."""
 
-    def __init__(self, services: Services, publisher: Publisher, longpoll: LongPoll) -> None:
+    def __init__(self, services: Services, guard: Guard, publisher: Publisher, longpoll: LongPoll) -> None:
         self._services = services
+        self._guard = guard
         self._publisher = publisher
         self._longpoll = longpoll
+        self.calls = (
+            DataCall("publish", re.compile(rb"/v1/topics/([^/]*)/messages"), self._publish),
+            DataCall("publishMany", re.compile(rb"/v1/messages()"), self._publish_many),
+            DataCall("pull", re.compile(rb"/v1/subscriptions/([^/]*)/pull"), self._pull),
+            DataCall("settle", re.compile(rb"/v1/subscriptions/([^/]*)/settle"), self._settle),
+        )
+        """What is taken by POST, most frequent first. Permission to publish is asked by `flow.admit`."""
 
     async def handle(self, request: Request, connection: HttpConnection) -> None:
         path = request.path
-        if (match := _TOPIC.fullmatch(path)) is not None:
-            if request.method == "POST":
-                await self._publisher.publish_one(request, connection, match.group(1))
-                return
-        elif path == _BATCH:
-            if request.method == "POST":
-                await self._publisher.publish_many(request, connection)
-                return
-        elif (match := _PULL.fullmatch(path)) is not None:
-            if request.method == "POST":
-                await self._longpoll.pull(request, connection, _name(match))
-                return
-        elif (match := _SETTLE.fullmatch(path)) is not None:
-            if request.method == "POST":
-                await self._longpoll.settle(request, connection, _name(match))
-                return
-        elif path == _CONNECT:
-            self._no_upgrade(request, connection)
+        await self._guard.admit(request, connection.remote)
+        if request.method == "OPTIONS" and (answer := self._guard.preflight(request)) is not None:
+            connection.respond(answer)
             return
+        for call in self.calls:
+            match = call.path.fullmatch(path)
+            if match is not None:
+                if request.method != "POST":
+                    _wrong_method(request, connection, b"POST, OPTIONS")
+                else:
+                    await self._make(call, request, connection, match[1])
+                return
+        if path == CONNECT:
+            self._no_upgrade(request, connection)
         elif request.method == "OPTIONS" and request.target == b"*":
             connection.respond(Response(204, b"", [(b"allow", b"GET, HEAD, OPTIONS, POST")]))
-            return
         else:
             raise GatewayError("not_found", f"{path.decode('ascii', 'replace')} is not a call of the data plane")
-        _wrong_method(request, connection, b"POST, OPTIONS")
+
+    async def _make(self, call: DataCall, request: Request, connection: HttpConnection, name: bytes) -> None:
+        try:
+            check_known(request)
+            await call.handle(request, connection, name)
+        except GatewayError as error:
+            if error.kind.status in (401, 403):
+                self._guard.refuse(request, error, connection.remote)
+            raise
+
+    async def _publish(self, request: Request, connection: HttpConnection, topic: bytes) -> None:
+        await self._publisher.publish_one(request, connection, topic)
+
+    async def _publish_many(self, request: Request, connection: HttpConnection, _: bytes) -> None:
+        await self._publisher.publish_many(request, connection)
+
+    async def _pull(self, request: Request, connection: HttpConnection, name: bytes) -> None:
+        await self._longpoll.pull(request, connection, _permitted(request, name))
+
+    async def _settle(self, request: Request, connection: HttpConnection, name: bytes) -> None:
+        await self._longpoll.settle(request, connection, _permitted(request, name))
 
     def _no_upgrade(self, request: Request, connection: HttpConnection) -> None:
         if request.method in ("GET", "HEAD"):
@@ -67,17 +98,21 @@ class DataPlane:
 
     async def upgrade(self, request: Request, rest: bytes, stream: OutboxStream, remote: str) -> None:
         """Take a connection over for WebSocket. GatewayError refuses it."""
-        if request.path != _CONNECT:
+        if request.path != CONNECT:
             raise GatewayError("not_found", "WebSocket connects to /v1/connect")
         check_upgrade(request)
+        await self._guard.admit(request, remote)  # without a token: `hello` must bring it
         if self._services.admit.closed:
             raise self._services.admit.closed
         await Session(self._services, request, rest, stream, remote).serve()
 
 
-def _name(match: re.Match[bytes]) -> str:
-    name = match.group(1)
-    return name.decode("ascii", "replace")
+def _permitted(request: Request, raw: bytes) -> str:
+    """The name of a subscription that the principal may consume. It learns nothing of those that it may not."""
+    name = raw.decode("ascii", "replace")
+    if not request.principal.may_subscribe(name):
+        raise request.principal.denied(f"consume the subscription {name[:NAME_BYTES_MAX]!r}")
+    return name
 
 
 def _wrong_method(request: Request, connection: HttpConnection, allow: bytes) -> None:

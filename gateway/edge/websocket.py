@@ -16,19 +16,22 @@ import structlog
 import trio
 import trio_websocket
 
+from gateway.auth.access import Access
+from gateway.auth.audit import Audit
 from gateway.config import Config
 from gateway.edge.connections import Connections, ConnectionView
 from gateway.edge.flow_control import Feed, FlowControl
 from gateway.edge.handshake import BorrowedStream, replay
 from gateway.edge.ladder import State
 from gateway.edge.publish import check_batch
+from gateway.edge.standing import Standing
 from gateway.edge.stream import RECEIVE_BYTES, OutboxStream
 from gateway.edge.watchdog import Watchdog
 from gateway.engine.base import Engine
 from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
 from gateway.flow.ring import Ring
-from gateway.model import Batch, Delivery, Settlement, Verb
+from gateway.model import NAME_BYTES_MAX, Batch, Delivery, Settlement, Verb
 from gateway.wire import push_v1
 from gateway.wire.http import Request
 from gateway.wire.push_v1 import BadOperationError
@@ -55,6 +58,8 @@ class Services:
     watchdog: Watchdog
     clock: Callable[[], int]
     node: str
+    access: Access
+    audit: Audit
 
 
 class Session:
@@ -68,7 +73,8 @@ class Session:
         self._borrowed = BorrowedStream(stream, replay(request), rest)
         self._remote = remote
         self._client = ""
-        self._principal = request.principal
+        hello_by = trio.current_time() + services.config.auth.hello_timeout_s
+        self._standing = Standing(services.access, request.principal, hello_by)
         self._since_ms = services.clock()
         self._feeds: dict[str, Feed] = {}
         self._ws: trio_websocket.WebSocketConnection | None = None
@@ -158,13 +164,19 @@ class Session:
         try:
             if isinstance(frame, bytes):
                 raise BadOperationError("bad_request", "binary frames are not spoken here; send text", fatal=True)
+            self._standing.check_size(len(frame))
             operation = push_v1.decode(frame)
         except BadOperationError as error:
             self._offer(push_v1.encode_error(error, error.reference))
             if error.fatal:
                 self.close(error.kind.close, error.message)
             return
+        except GatewayError as error:
+            self._end_with(error)
+            return
         try:
+            if not isinstance(operation, push_v1.Hello):
+                self._standing.check_known()
             match operation:
                 case push_v1.Publish():
                     await self._publish(operation, len(frame))
@@ -175,10 +187,25 @@ class Session:
                 case push_v1.Unsubscribe():
                     await self._unsubscribe(operation)
                 case push_v1.Hello():
-                    self._client = operation.client
-                    self._ok(operation.id)
+                    await self._hello(operation)
         except GatewayError as error:
+            if error.kind.status in (401, 403):
+                self._audit_refusal(operation, error)
             self._offer(push_v1.encode_error(error, operation.id))
+            if isinstance(operation, push_v1.Hello) and error.code in ("invalid_token", "credentials_expired"):
+                self.close(error.kind.close, error.message)
+
+    async def _hello(self, operation: push_v1.Hello) -> None:
+        if operation.client:
+            self._client = operation.client
+        await self._standing.hello(operation.token)
+        self._ok(operation.id)
+        self._check_subscriptions()
+
+    def _audit_refusal(self, operation: push_v1.AnyOperation, error: GatewayError) -> None:
+        target = getattr(operation, "subscription", "")
+        name = type(operation).__name__.lower()
+        self._services.audit.refused(self._standing.principal, name, target, error, self._remote)
 
     def _ok(self, reference: push_v1.Reference, **more: object) -> None:
         if reference is not None:
@@ -187,7 +214,7 @@ class Session:
     async def _publish(self, operation: push_v1.Publish, size: int) -> None:
         check_batch(operation.messages, self._services.config.limits, size)
         done = partial(self._published, operation.id)
-        batch = Batch(operation.messages, operation.durability, size, done, self._principal)
+        batch = Batch(operation.messages, operation.durability, size, done, self._standing.principal)
         batch.origin = self.name
         for index, error in operation.errors.items():
             batch.answer(index, error)
@@ -221,6 +248,8 @@ class Session:
                 f"this connection has {len(self._feeds)} subscriptions (websocket.subscriptions_max); "
                 f"unsubscribe from one, or open another connection",
             )
+        if not self._standing.principal.may_subscribe(name):
+            raise self._standing.principal.denied(f"consume the subscription {name[:NAME_BYTES_MAX]!r}")
         feed = Feed(self._services.flow_control, self)
         consumer = self._services.engine.attach(
             name,
@@ -349,6 +378,28 @@ class Session:
         self._stream.abort()
         life.cancel()
 
+    def reauthorize(self) -> None:
+        """What is permitted may have changed: go on with what is permitted now, or end."""
+        try:
+            self._standing.renew()
+        except GatewayError as error:
+            self._end_with(error)
+        else:
+            self._check_subscriptions()
+
+    def _check_subscriptions(self) -> None:
+        principal = self._standing.principal
+        lost = [name for name in self._feeds if not principal.may_subscribe(name)]
+        if lost:
+            self._end_with(principal.denied(f"consume the subscription {lost[0]!r} any more"))
+
+    def _end_with(self, error: GatewayError) -> None:
+        """The client may not go on."""
+        if not self._closing and self._nursery is not None:
+            self._services.audit.refused(self._standing.principal, "connection", self.name, error, self._remote)
+            self._offer(push_v1.encode_error(error))
+            self.close(error.kind.close, error.message)
+
     def drain(self) -> None:
         """Say so, deliver no more, and close once nothing is under way."""
         self._draining = True
@@ -363,6 +414,9 @@ class Session:
 
     def check(self, now: float) -> None:
         """Called by the watchdog: heartbeat, and a socket that takes nothing."""
+        overdue = self._standing.overdue(now, self._services.clock())
+        if overdue is not None:
+            self._end_with(overdue)
         if self._stream.unsent:
             if self._feeds:  # flow control says what becomes of a slow consumer
                 for feed in self._feeds.values():
@@ -392,7 +446,7 @@ class Session:
             connection=self.name,
             protocol=push_v1.SUBPROTOCOL,
             remote=self._remote,
-            principal=self._principal.name,
+            principal=self._standing.principal.name,
             client=self._client,
             subscriptions=sorted(self._feeds),
             window=sum(feed.consumer.window for feed in feeds),

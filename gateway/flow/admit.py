@@ -37,6 +37,8 @@ class Admit:
         self.budget = Budget(ring.bytes_max)
         self.closed: GatewayError | None = None
         """Set while nothing is accepted: the gateway drains, or its store has failed."""
+        self.on_denied: Callable[[Batch, GatewayError], None] = lambda _batch, _error: None
+        """Called for each batch with topics that its principal may not publish to."""
         self._limits = limits
         self._wait_s = ring.wait_ms / 1000
         self._forward = forward
@@ -121,6 +123,8 @@ class Admit:
         """Answer the messages on topics that the principal may not publish to; a topic that is none is found later."""
         principal = batch.principal
         denied = {topic for topic in batch.topics if is_topic(topic) and not principal.may_publish(topic)}
+        if denied:
+            self.on_denied(batch, principal.denied(f"publish to {' '.join(sorted(denied))}"))
         for index, message in enumerate(batch.messages):
             if message.topic in denied and (batch.results is None or batch.results[index] is None):
                 batch.answer(index, principal.denied(f"publish to {message.topic}"))

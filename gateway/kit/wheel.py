@@ -7,7 +7,7 @@ costs nothing. Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -27,6 +27,10 @@ class Wheel(Generic[T]):
 
     def __len__(self) -> int:
         return len(self._ticks)
+
+    def __iter__(self) -> Iterator[T]:
+        """What stands in it, in no promised order; it may change meanwhile."""
+        return iter(list(self._ticks))
 
     def __contains__(self, item: T) -> bool:
         return item in self._ticks

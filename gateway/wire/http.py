@@ -42,7 +42,7 @@ class Limits(Protocol):
 class Request:
     """One complete request. `headers` have lower-case names, in order; `target` is as it was sent."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "principal", "target", "upgrade", "version")
+    __slots__ = ("body", "headers", "keep_alive", "method", "origin", "principal", "target", "upgrade", "version")
 
     def __init__(self) -> None:
         self.method = ""
@@ -55,6 +55,8 @@ class Request:
         """The client asks for WebSocket."""
         self.principal: Principal = ANONYMOUS
         """Who asks, once the edge has looked at its credentials."""
+        self.origin: bytes | None = None
+        """The web page that may read the answer (the Fetch standard's CORS), once the edge has permitted it."""
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, by its lower-case name."""
@@ -253,9 +255,18 @@ class Response:
 
 
 def encode_response(
-    response: Response, date: bytes, *, keep_alive: bool = True, head_only: bool = False, http_1_0: bool = False
+    response: Response,
+    date: bytes,
+    *,
+    keep_alive: bool = True,
+    head_only: bool = False,
+    http_1_0: bool = False,
+    origin: bytes | None = None,
 ) -> bytes:
-    """The whole response. `head_only`: to HEAD, with the length the body would have. `date`: as RFC 9110 §6.6.1."""
+    """The whole response. `head_only`: to HEAD, with the length the body would have. `date`: as RFC 9110 §6.6.1.
+
+    `origin`: of the web page that may read it.
+    """
     status, body = response.status, response.body
     out = b"%bdate: %b\r\n" % (_LINES[status], date)
     if response.headers is None:
@@ -264,6 +275,8 @@ def encode_response(
         out += b"".join(b"%b: %b\r\n" % header for header in response.headers)
         if status >= 200 and status not in (204, 304):
             out += b"content-length: %d\r\n" % len(body)
+    if origin is not None:
+        out += b"access-control-allow-origin: %b\r\nvary: origin\r\n" % origin
     if not keep_alive:
         out += b"connection: close\r\n"
     elif http_1_0:

@@ -33,7 +33,7 @@ Gateway = Callable[..., Outcome]
 @pytest.fixture
 def gateway(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Gateway:
     """Carry out a command line as the entry point would; `stdin` is what it may read, from a terminal or not."""
-    for name in ("GATEWAY_URL", "GATEWAY_CONTROL_URL", "GATEWAY_TOKEN"):
+    for name in ("GATEWAY_URL", "GATEWAY_CONTROL_URL", "GATEWAY_TOKEN", "GATEWAY_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
 
     def gateway(*arguments: str, stdin: bytes = b"", terminal: bool = False) -> Outcome:

@@ -38,6 +38,21 @@ def test_an_exception_is_told_in_its_event(capsys: pytest.CaptureFixture[str]) -
     assert "ZeroDivisionError" in orjson.loads(line)["exception"]
 
 
+@pytest.mark.parametrize("format_", ["console", "json"])
+def test_an_exception_shows_no_variable_because_it_may_be_a_token(
+    capsys: pytest.CaptureFixture[str], format_: str
+) -> None:
+    logs.configure(Log(format=format_))
+    token = "-".join(["s3cr3t", "t0ken"])
+    try:
+        _ = 1 / len(token[99:])
+    except ZeroDivisionError:
+        structlog.get_logger().exception("failed")
+    told = capsys.readouterr().err
+    assert "ZeroDivisionError" in told
+    assert "s3cr3t-t0ken" not in told
+
+
 def test_people_read_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(Log(format="console"))
     structlog.get_logger("gateway.somewhere").warning("careful")

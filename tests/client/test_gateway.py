@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import logging
+import time
+from base64 import urlsafe_b64encode
 
+import orjson
 import pytest
 import trio
 
@@ -358,3 +361,85 @@ async def test_leaving_does_not_wait_for_a_gateway_that_does_not_answer(fake: Fa
             left_s = trio.current_time()
         assert trio.current_time() - left_s <= 3
         nursery.cancel_scope.cancel()
+
+
+# ------------------------------------------------------------------------------------------------------------- tokens
+
+
+def token_for(seconds: float) -> str:
+    claims = orjson.dumps({"exp": time.time() + seconds})
+    return f"e30.{urlsafe_b64encode(claims).rstrip(b'=').decode()}.x"
+
+
+async def test_a_fresh_token_is_brought_before_the_old_one_ends(fake: FakeGateway, connected: Connected) -> None:
+    tokens = [token_for(60), token_for(61), token_for(62)]  # real time stands still, and the connection needs a sign
+    given = iter(tokens)
+
+    async def token() -> str:
+        return next(given)
+
+    async with connected(token=token) as (_, peer):
+        began = trio.current_time()
+        for expected, at in ((tokens[1], 30), (tokens[2], 61)):
+            hello = await peer.expect("hello")
+            assert hello["token"] == expected
+            assert trio.current_time() - began == pytest.approx(at, abs=5)
+            await peer.send(op="ok", id=hello["id"])
+
+
+async def test_a_token_that_is_a_text_is_not_brought_again(fake: FakeGateway, connected: Connected) -> None:
+    async with connected(token=token_for(60)) as (_, peer):
+        await peer.expect_silence(50)
+
+
+async def test_a_refused_renewal_is_no_reason_to_leave(
+    fake: FakeGateway, connected: Connected, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def token() -> str:
+        return token_for(60)
+
+    async with connected(token=token) as (_, peer):
+        hello = await peer.expect("hello")
+        await peer.send(op="error", id=hello["id"], code="permission_denied", message="not yours", temporary=False)
+        hello = await peer.expect("hello")
+        await peer.send(op="ok", id=hello["id"])
+        await peer.expect_silence(20)
+    assert "not yours" in caplog.text
+
+
+async def test_credentials_that_have_ended_are_replaced_where_a_function_gives_them(
+    fake: FakeGateway, connected: Connected
+) -> None:
+    given: list[str] = []
+
+    async def token() -> str:
+        given.append(f"t{len(given)}")
+        fake.refusal = None if len(given) > 1 else EXPIRED
+        return given[-1]
+
+    async with connected(token=token, wait_s=60) as (_, peer):
+        assert peer.headers[b"authorization"] == b"Bearer t1"
+
+
+async def test_credentials_that_have_ended_are_the_end_where_they_are_a_text(
+    fake: FakeGateway, connected: Connected
+) -> None:
+    fake.refusal = EXPIRED
+    with pytest.raises(client.ConnectionEndedError, match="the token has expired"):
+        async with connected(token="t", wait_s=60):
+            pass
+
+
+EXPIRED = (401, b'{"code":"credentials_expired","message":"the token has expired","temporary":true}')
+
+
+async def test_a_function_that_gives_no_token_in_time_does_not_hold_up_the_end(
+    fake: FakeGateway, connected: Connected
+) -> None:
+    async def token() -> str:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    with pytest.raises(client.NotConnectedError, match="gave no token in time"):
+        async with connected(token=token, timeout_s=5):
+            pass

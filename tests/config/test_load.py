@@ -178,6 +178,40 @@ def test_variables_of_other_programs_are_left_alone(variable: str) -> None:
     assert load(None, {variable: "eth0"}) == Config()
 
 
+CREDENTIALS = '[[jwt]]\nname = "login"\nissuer = "https://i/"\naudience = "a"\nkeys = "keys.pem"\n'
+
+
+@pytest.mark.parametrize("text", ['[auth]\nkeys_file = "k"\n', CREDENTIALS])
+def test_with_credentials_it_may_listen_anywhere(tmp_path: Path, text: str) -> None:
+    config = load_text(tmp_path, f'[listen]\ndata = "0.0.0.0:0"\n{text}')
+    assert config.has_credentials
+
+
+WRONG_CREDENTIALS: list[tuple[str, str]] = [
+    ('[auth]\npermissions_file = "p"\n', "there are no credentials: set auth.keys_file or add a [[jwt]]"),
+    (CREDENTIALS + CREDENTIALS.replace("login", "other"), "two entries have the same issuer"),
+    (CREDENTIALS + 'roles = ["r"]\n', "no auth.permissions_file that says what they may do"),
+    (CREDENTIALS.replace("keys.pem", "http://i/jwks"), "jwt[0]: keys: http://i/jwks: who answers here decides"),
+    (CREDENTIALS.replace('"login"', '"log:in"'), "jwt[0]: name: 'log:in': use 1 to 20 letters"),
+    (CREDENTIALS.replace('"https://i/"', '""'), "jwt[0]: issuer: is empty"),
+    (CREDENTIALS + "algorithms = []\n", "jwt[0]: algorithms: name at least one"),
+    (CREDENTIALS + 'algorithms = ["none"]\n', "jwt[0].algorithms: 'none': use HS256, RS256, ES256 or EdDSA"),
+    ("[auth]\nleeway_s = 61\n", "auth.leeway_s: 61 is too large; the most is 60"),
+    ('[auth]\norigins = ["*"]\n', "auth: origins: '*': write scheme://host[:port]"),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), WRONG_CREDENTIALS)
+def test_credentials_that_cannot_be_meant_are_refused(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_text(tmp_path, text)
+    assert why in str(caught.value)
+
+
+def test_keys_of_this_machine_need_no_tls(tmp_path: Path) -> None:
+    assert load_text(tmp_path, CREDENTIALS.replace("keys.pem", "http://127.0.0.1:1/jwks")).jwt
+
+
 def test_nothing_given_means_the_defaults() -> None:
     assert load() == Config()
 
@@ -216,12 +250,25 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         parse_address(text)
 
 
+def uncommented(text: str) -> tuple[str, int]:
+    """A generated file with every setting of a section uncommented, and their number; lists stay comments."""
+    lines, count, in_list = [], 0, False
+    for line in text.splitlines():
+        if re.match(r"(# )?\[", line):
+            in_list = line.startswith("# [[")
+        found = re.fullmatch(r"# ([a-z_]+ = .*)", line)
+        if found and not in_list:
+            count += 1
+        lines.append(found[1] if found and not in_list else line)
+    return "\n".join(lines), count
+
+
 def test_a_generated_file_loads_as_it_is_and_with_every_line_uncommented(tmp_path: Path) -> None:
     text = generate()
     assert load_text(tmp_path, text) == Config()
-    uncommented, count = re.subn(r"^# (?=[a-z_]+ = )", "", text, flags=re.MULTILINE)
-    assert count == len(list(entries()))
-    assert load_text(tmp_path, uncommented) == Config()
+    whole, count = uncommented(text)
+    assert count == len([entry for entry in entries() if not entry.repeated])
+    assert load_text(tmp_path, whole) == Config()
 
 
 def test_every_default_lies_within_its_own_bounds() -> None:

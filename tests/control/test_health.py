@@ -42,7 +42,7 @@ async def test_health_names_the_program_and_each_part(node: Node, control: httpx
     assert answer.status_code == 200
     assert (report["status"], report["version"]) == ("ok", __version__)
     assert (report["node"], report["epoch"]) == (node.name, node.engine.epoch)
-    assert report["checks"].keys() == {"traffic", "stages", "log", "disk", "connections"}
+    assert report["checks"].keys() == {"traffic", "stages", "log", "disk", "connections", "credentials"}
     assert {check["state"] for check in report["checks"].values()} == {"ok"}
 
 

@@ -14,6 +14,7 @@ import pytest
 import trio
 from starlette.routing import Route
 
+from gateway.config import Config
 from gateway.control.app import ControlPlane
 from gateway.control.schemas import SCHEMAS
 from gateway.control.sources import Sources
@@ -27,7 +28,7 @@ TOP = Path(__file__).parent.parent.parent
 def plane() -> ControlPlane:
     """The control plane of no node: it has its routes and its document."""
     rooms: dict[str, Any] = {field.name: SimpleNamespace() for field in attrs.fields(Sources)}
-    return ControlPlane(Sources(**rooms))
+    return ControlPlane(Sources(**rooms | {"config": Config()}))
 
 
 async def document(control: httpx.AsyncClient) -> dict[str, Any]:

@@ -106,7 +106,7 @@ async def open_http(address: str) -> AsyncIterator[RawHttp]:
 
 def request_bytes(method: str, target: str, body: bytes = b"", headers: Mapping[str, str] | None = None) -> bytes:
     """A whole request with a Host and, where there is a body, its length."""
-    fields = {"Host": "test", **(headers or {})}
+    fields = {"Host": "localhost", **(headers or {})}
     if body or method == "POST":
         fields.setdefault("Content-Length", str(len(body)))
     head = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
@@ -196,10 +196,10 @@ class RawWebSocket:
 
 
 @asynccontextmanager
-async def open_raw_websocket(address: str) -> AsyncIterator[RawWebSocket]:
+async def open_raw_websocket(address: str, headers: Mapping[str, str] | None = None) -> AsyncIterator[RawWebSocket]:
     """Connected and welcomed."""
     async with open_http(address) as http:
-        answer = await http.request("GET", "/v1/connect", headers=HANDSHAKE)
+        answer = await http.request("GET", "/v1/connect", headers={**HANDSHAKE, **(headers or {})})
         assert (answer.status, answer.headers["sec-websocket-protocol"]) == (101, "push.v1.json")
         websocket = RawWebSocket(http)
         assert (await websocket.receive())["op"] == "welcome"

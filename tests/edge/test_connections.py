@@ -19,6 +19,9 @@ class Connection:
     def close(self, code: int, reason: str) -> None:
         raise NotImplementedError
 
+    def reauthorize(self) -> None:
+        raise NotImplementedError
+
     def drain(self) -> None:
         raise NotImplementedError
 

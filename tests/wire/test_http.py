@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import attrs
 import pytest
@@ -78,6 +79,7 @@ def test_a_request_is_handed_out_whole() -> None:
         "keep_alive": True,
         "upgrade": False,
         "principal": ANONYMOUS,
+        "origin": None,
     }
     assert (request.path, request.query) == (b"/v1/topics/trade.order.paid/messages", b"x=1")
     assert request.header(b"push-id") == b"a1"
@@ -418,10 +420,16 @@ def test_a_tunnel_is_not_made_and_what_would_go_through_it_is_not_parsed() -> No
             {"http_1_0": True},
             b"HTTP/1.1 204 No Content\r\ndate: %b\r\nallow: GET\r\nconnection: keep-alive\r\n\r\n",
         ),
+        (
+            Response(204, b"", [(b"allow", b"GET")]),
+            {"origin": b"https://app.example.org"},
+            b"HTTP/1.1 204 No Content\r\ndate: %b\r\nallow: GET\r\n"
+            b"access-control-allow-origin: https://app.example.org\r\nvary: origin\r\n\r\n",
+        ),
     ],
-    ids=["json", "closing", "head", "nothing, to HTTP/1.0"],
+    ids=["json", "closing", "head", "nothing, to HTTP/1.0", "to a page"],
 )
-def test_a_response_is_these_bytes(response: Response, options: dict[str, bool], expected: bytes) -> None:
+def test_a_response_is_these_bytes(response: Response, options: dict[str, Any], expected: bytes) -> None:
     assert encode_response(response, DATE, **options) == expected % DATE
 
 
