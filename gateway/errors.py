@@ -27,6 +27,7 @@ TABLE: dict[str, Kind] = {
     "bad_topic": Kind(400, 3501, False),
     "bad_pattern": Kind(400, 3501, False),
     "bad_name": Kind(400, 3501, False),
+    "bad_filter": Kind(400, 3501, False),
     "unknown_operation": Kind(400, 3501, False),
     "invalid_token": Kind(401, 3500, False),
     "no_credentials": Kind(401, 3502, False),
@@ -34,6 +35,8 @@ TABLE: dict[str, Kind] = {
     "not_found": Kind(404, 3501, False),
     "subscription_not_found": Kind(404, 3501, False),
     "connection_not_found": Kind(404, 3501, False),
+    "schema_mismatch": Kind(422, 3501, False),
+    "refused_by_stage": Kind(422, 3501, False),
     "method_not_allowed": Kind(405, 3501, False),
     "id_conflict": Kind(409, 3501, False),
     "already_subscribed": Kind(409, 3501, False),
@@ -46,7 +49,6 @@ TABLE: dict[str, Kind] = {
     "expectation_failed": Kind(417, 3501, False),
     "upgrade_required": Kind(426, 3501, False),
     "headers_too_large": Kind(431, 3501, False),
-    "not_supported": Kind(501, 3501, False),
     "version_not_supported": Kind(505, 3501, False),
     "subscription_deleted": Kind(409, 3507, False),
     "subscription_limit": Kind(429, 3504, False),
@@ -63,6 +65,7 @@ TABLE: dict[str, Kind] = {
     "draining": Kind(503, 3001, True),
     "drained": Kind(503, 3013, True),
     "store_failed": Kind(503, 3001, True),
+    "stage_failed": Kind(500, 3501, True),
     "internal": Kind(500, 1011, True),
 }
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import msgspec
+import orjson
 
 from gateway.errors import GatewayError
 from gateway.principal import ANONYMOUS, Principal
@@ -128,6 +129,7 @@ class Stored:
 
 
 Result = Stored | GatewayError
+_UNREADABLE: Final = object()
 
 
 class Batch:
@@ -139,6 +141,7 @@ class Batch:
     """
 
     __slots__ = (
+        "decoded",
         "done",
         "durability",
         "error",
@@ -181,6 +184,31 @@ class Batch:
         self.results: list[Result | None] | None = None
         self.first: Position = -1
         self.error: GatewayError | None = None  # the whole batch failed with this
+        self.decoded: list[object] | None = None  # payloads as Python values, once a stage has asked for one
+
+    def decode(self, index: int) -> Any:
+        """The JSON payload of messages[index] as Python values, decoded once for all who ask.
+
+        LookupError where there is none, or none that can be read; nobody may change what is returned.
+        """
+        if self.decoded is None:
+            self.decoded = [msgspec.UNSET] * len(self.messages)
+        value = self.decoded[index]
+        if value is msgspec.UNSET:
+            data = self.messages[index].data
+            try:
+                value = orjson.loads(b"" if data is msgspec.UNSET else memoryview(data))
+            except orjson.JSONDecodeError:
+                value = _UNREADABLE
+            self.decoded[index] = value
+        if value is _UNREADABLE:
+            raise LookupError("data")
+        return value
+
+    def replace_decoded(self, index: int, value: object) -> None:
+        """The payload of messages[index] is another now."""
+        if self.decoded is not None:
+            self.decoded[index] = value
 
     def answer(self, index: int, result: Result) -> None:
         """Answer message `index`; with an error, or as a repeat, it goes no further."""
@@ -258,6 +286,13 @@ class Settlement:
         self.counts = dict.fromkeys(Verb, 0)
         self.unknown = 0
         self.error: GatewayError | None = None
+
+
+class Format(enum.StrEnum):
+    """How a subscription's messages are written: as protocol.md §1 has it, or as CloudEvents 1.0 in JSON."""
+
+    NATIVE = "native"
+    CLOUDEVENTS = "cloudevents"
 
 
 class Start(enum.StrEnum):
@@ -345,16 +380,21 @@ class Why:
 BACKOFF_MS_DEFAULT: Final = (10_000, 30_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 7_200_000)
 RETENTION_S_MAX: Final = 10 * 365 * 24 * 3600
 LEASE_MS_MAX: Final = 12 * 3600 * 1000
+FILTER_CHARS_MAX: Final = 4096
+"""Longest filter; compiling it takes the run loop a few milliseconds."""
 
 
 @attrs.frozen(kw_only=True)
 class SubscriptionSettings:
     """The durable settings of a subscription, as protocol.md §5 names them. Defaults are design §5's.
 
-    `dead_letter` None means the default topic `dead.<name>`; an empty string switches dead letters off.
+    `dead_letter` None means the default topic `dead.<name>`; an empty string switches dead letters off. `filter` is CEL
+    (broker/filter.py); empty, it lets everything through.
     """
 
     topics: tuple[str, ...]
+    filter: str = ""
+    format: Format = Format.NATIVE
     lease_ms: int = 30_000
     attempts_max: int = 16
     backoff_ms: tuple[int, ...] = BACKOFF_MS_DEFAULT
@@ -372,6 +412,7 @@ class SubscriptionSettings:
             raise GatewayError("bad_request", f"topics: {len(self.topics)} patterns; at most 1000 are allowed")
         for pattern in self.topics:
             check_pattern(pattern)
+        _within("filter: number of characters", len(self.filter), 0, FILTER_CHARS_MAX)
         _within("lease_ms", self.lease_ms, 100, LEASE_MS_MAX)
         _within("attempts_max", self.attempts_max, 1, 1_000_000)
         _within("retention_s", self.retention_s, 1, RETENTION_S_MAX)

@@ -1,6 +1,6 @@
 """The composition root: builds every room, hands each its channels, opens the nursery. Reads like the map.
 
-edges --> admit.ring --> route.ring --> append.ring --> log <-- flusher --> notify --> answers
+edges --> admit.ring --> (rings of pipelines) --> route.ring --> append.ring --> log <-- flusher --> notify --> answers
                                                                   |
 consumers <-- deliver <-- engine.ready <--------------------------+--- redeliver (the clock)
     |                          ^
@@ -44,6 +44,7 @@ from gateway.flow.admit import Admit
 from gateway.flow.append import Append
 from gateway.flow.deliver import Deliver
 from gateway.flow.notify import Notify
+from gateway.flow.pipeline import Pipelines
 from gateway.flow.redeliver import Redeliver
 from gateway.flow.route import Route
 from gateway.flow.settle import Settle
@@ -71,7 +72,9 @@ class Node:
         # the way, from its end to its beginning
         self.append = Append(engine, items_max, self.clock)
         self.route = Route(engine, items_max, self.append.ring)
-        self.admit = Admit(config.limits, config.ring, self.route.ring)
+        self.pipelines = Pipelines(config, self.route.ring)
+        way_on = self.pipelines if config.pipeline else self.route.ring
+        self.admit = Admit(config.limits, config.ring, way_on)
         self.notify = Notify(engine)
         self.deliver = Deliver(engine, self.clock)
         self.settle = Settle(engine, items_max, self.clock)
@@ -160,6 +163,8 @@ class Node:
             flow.start_soon(self.engine.run)
             flow.start_soon(self.append.run)
             flow.start_soon(self.route.run)
+            for stage in self.pipelines.stages:
+                flow.start_soon(stage.run)
             flow.start_soon(self.admit.run)
             flow.start_soon(self.notify.run)
             flow.start_soon(self.deliver.run)
@@ -209,6 +214,7 @@ class Node:
             engine=self.engine,
             clock=self.clock,
             admit=self.admit,
+            pipelines=self.pipelines,
             route=self.route,
             append=self.append,
             notify=self.notify,

@@ -26,4 +26,8 @@ def checkconfig(file: Path) -> None:
         from gateway.auth.access import Access
 
         Access(settings, lambda: 0).load()
+    if settings.pipeline:
+        from gateway.flow.pipeline import Pipelines
+
+        Pipelines(settings)  # schemas are compiled, and operators' stages found
     click.echo(f"{file}: ok")

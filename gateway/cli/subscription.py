@@ -38,6 +38,8 @@ def subscription() -> None:
 @subscription.command()
 @click.argument("name")
 @click.option("--topic", "topics", metavar="PATTERN", multiple=True, help="Such as 'trade.>'; may be given repeatedly.")
+@click.option("--filter", metavar="CEL", help="Deliver only what it is true of: 'data.amount > 10'. '' for all.")
+@click.option("--format", type=click.Choice(["native", "cloudevents"]), help="How its messages are written.")
 @click.option("--lease-ms", type=int, help="How long a consumer has for a message.")
 @click.option("--attempts-max", type=int, help="Deliveries before a message goes to the dead letters.")
 @click.option("--backoff-ms", metavar="MS,MS,...", help="Delays after a nack: first, second, ...; the last repeats.")

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from gateway.config.address import is_loopback
+from gateway.model import check_pattern, is_topic
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
@@ -301,6 +302,63 @@ class Audit:
 
 
 @attrs.frozen(kw_only=True)
+class Filter:
+    """The filters of subscriptions."""
+
+    data_bytes_max: int = setting(
+        64 * KIB,
+        "Largest payload that filters look into: what CEL does with it grows with it, in time and memory. In a larger "
+        "one there is no `data` for them: those that need it count an error, and do not match.",
+        KIB,
+        2**30,
+    )
+    inline_bytes_max: int = setting(
+        16 * KIB,
+        "Largest payload that a filter is asked about on the run loop; beyond it, and where the filter has loops or "
+        "patterns, a process of its own asks. Plain equalities are always looked up at once.",
+        0,
+        MIB,
+    )
+    timeout_ms: int = setting(
+        100,
+        "Processor time that process has for one filter and message; past it nothing matches, and the filter rests "
+        "for a second, then longer each time.",
+        1,
+        60_000,
+    )
+    memory_bytes_max: int = setting(
+        1024 * MIB, "Address space of that process; it takes about 200 MiB to start with.", 512 * MIB, 2**40
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Pipeline:
+    """Stages that messages of some topics pass between `admit` and `route`; a topic's is the first that matches it."""
+
+    name: str = required("Name of the pipeline, in metrics, errors and the trace.")
+    topics: tuple[str, ...] = setting((">",), "Patterns of the topics whose messages pass it.")
+    stages: tuple[str, ...] = setting(
+        (), "Its stages in order: schema, projection, or an operator's own, module:callable."
+    )
+    schema: str = setting("", "File of the JSON Schema that stage `schema` checks payloads against.")
+    projection: str = setting("", "JMESPath expression that stage `projection` makes the payload anew with.")
+    timeout_ms: int = setting(
+        5000, "How long an operator's stage may take for a batch; then the batch fails.", 1, 600_000
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if not is_topic(self.name):
+            raise ValueError(f"name: {self.name!r}: use words of A-Z a-z 0-9 _ - joined by single dots")
+        for pattern in self.topics:
+            check_pattern(pattern)
+        if not self.stages:
+            raise ValueError("stages: name at least one: schema, projection, or module:callable")
+        for key in ("schema", "projection"):
+            if (key in self.stages) != bool(getattr(self, key)):
+                raise ValueError(f"{key}: goes with the stage {key!r}; give both, or neither")
+
+
+@attrs.frozen(kw_only=True)
 class Shutdown:
     """The drain."""
 
@@ -340,6 +398,8 @@ class Config:
     auth: Auth = attrs.field(factory=Auth)
     jwt: tuple[Jwt, ...] = ()
     audit: Audit = attrs.field(factory=Audit)
+    filter: Filter = attrs.field(factory=Filter)
+    pipeline: tuple[Pipeline, ...] = ()
     shutdown: Shutdown = attrs.field(factory=Shutdown)
     log: Log = attrs.field(factory=Log)
 

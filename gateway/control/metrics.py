@@ -8,9 +8,9 @@ takes 10 to 20 us a sample, which for a thousand subscriptions would hold up eve
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import trio
 from prometheus_client import exposition
@@ -25,6 +25,7 @@ from gateway.control.call import Answer, Call, Right
 from gateway.control.process import collector_metrics, collector_pauses, process_metrics
 from gateway.control.sources import Sources
 from gateway.errors import TABLE
+from gateway.flow.ring import Ring
 from gateway.model import SubscriptionView
 
 SUBSCRIPTIONS_MAX: Final = 1000
@@ -86,6 +87,7 @@ class MetricsCall:
         yield from subscription_metrics(views, sources.engine.subscription_count(), sources.clock())
         yield from node_metrics(sources)
         yield from stage_metrics(sources)
+        yield from filter_metrics(sources, {view.name for view in views})
         yield from flow_metrics(sources)
         yield from log_metrics(sources)
         yield from edge_metrics(sources)
@@ -192,13 +194,22 @@ def node_metrics(sources: Sources) -> Iterator[Metric]:
 
 def stage_metrics(sources: Sources) -> Iterator[Metric]:
     """The rings in front of the stages, and the bytes of everything under way."""
-    rings = (sources.admit.ring, sources.route.ring, sources.append.ring, sources.settle.ring)
+    own = sources.pipelines.stages
+    rings: tuple[Ring[Any], ...] = (
+        sources.admit.ring,
+        *(stage.ring for stage in own),
+        sources.route.ring,
+        sources.append.ring,
+        sources.settle.ring,
+    )
     stages = {statistics.name: statistics for statistics in (ring.statistics() for ring in rings)}
     yield gauge("gateway_ring_items", "Batches that wait in front of a stage.", _each(stages, "depth"), "stage")
     yield gauge("gateway_ring_limit_items", "Batches that may wait there.", _each(stages, "items_max"), "stage")
     yield counter("gateway_stage_items", "Batches a stage was given.", _each(stages, "items"), "stage")
     yield counter("gateway_stage_messages", "Messages in them.", _each(stages, "messages"), "stage")
     yield counter("gateway_stage_waits", "Times a sender found the ring full.", _each(stages, "waits"), "stage")
+    passed: dict[str, float] = {stage.name: stage.passed for stage in own}
+    yield counter("gateway_stage_passed_messages", "Messages a pipeline's stage let go on.", passed, "stage")
     yield counter("gateway_stage_refused_messages", "Messages a stage refused.", _each(stages, "refused"), "stage")
     busy = _each(stages, "busy_seconds") | {"deliver": sources.deliver.statistics.busy_seconds}
     yield counter("gateway_stage_busy_seconds", "Time a stage worked.", busy, "stage")
@@ -206,6 +217,13 @@ def stage_metrics(sources: Sources) -> Iterator[Metric]:
     yield gauge("gateway_publishing_bytes", "Bytes of publishes under way in all stages.", budget.used)
     yield gauge("gateway_publishing_limit_bytes", "Bytes that may be.", budget.bytes_max)
     yield counter("gateway_publishing_waits", "Publishes that waited for room.", budget.waits)
+
+
+def filter_metrics(sources: Sources, shown: Collection[str]) -> Iterator[Metric]:
+    """What filters could not say, of the subscriptions shown one by one."""
+    errors: dict[str, float] = {name: n for name, n in sources.engine.filter_errors().items() if name in shown}
+    text = "Messages of which the filter could not say whether they match; they went elsewhere only."
+    yield counter("gateway_subscription_filter_error_messages", text, errors, "subscription")
 
 
 def flow_metrics(sources: Sources) -> Iterator[Metric]:

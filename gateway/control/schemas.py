@@ -18,6 +18,7 @@ from gateway.control.health import Check, Health, Probe
 from gateway.edge.connections import ConnectionView
 from gateway.errors import TABLE
 from gateway.model import (
+    FILTER_CHARS_MAX,
     LEASE_MS_MAX,
     NAME_BYTES_MAX,
     POSITION_MAX,
@@ -45,6 +46,11 @@ _MORE: Final[dict[str, dict[str, Schema]]] = {
             "minItems": 1,
             "maxItems": 1000,
         },
+        "filter": {
+            "description": "CEL over topic, key, attributes and data; what it is not true of is left out.",
+            "maxLength": FILTER_CHARS_MAX,
+        },
+        "format": {"description": "How its messages are written: as the protocol has it, or as CloudEvents in JSON."},
         "lease_ms": {
             "description": "How long a consumer may take over a message before it is delivered again.",
             "minimum": 100,

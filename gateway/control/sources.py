@@ -20,6 +20,7 @@ from gateway.flow.admit import Admit
 from gateway.flow.append import Append
 from gateway.flow.deliver import Deliver
 from gateway.flow.notify import Notify
+from gateway.flow.pipeline import Pipelines
 from gateway.flow.redeliver import Redeliver
 from gateway.flow.route import Route
 from gateway.flow.settle import Settle
@@ -34,6 +35,7 @@ class Sources:
     engine: Engine
     clock: Callable[[], int]
     admit: Admit
+    pipelines: Pipelines
     route: Route
     append: Append
     notify: Notify

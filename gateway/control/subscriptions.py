@@ -61,7 +61,14 @@ class SubscriptionCalls:
                 ),
                 body=ref("SubscriptionChange"),
                 answers=(Answer(200, "Changed.", _VIEW), Answer(201, "Created.", _VIEW)),
-                errors=("bad_name", "bad_topic", "bad_pattern", "not_supported", "subscription_limit", "store_failed"),
+                errors=(
+                    "bad_name",
+                    "bad_topic",
+                    "bad_pattern",
+                    "bad_filter",
+                    "subscription_limit",
+                    "store_failed",
+                ),
                 respond=self.put,
             ),
             Call(

@@ -14,7 +14,7 @@ from gateway.edge.http import HttpConnection
 from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
 from gateway.model import Batch, Durability, Message, Stored, is_traceparent
-from gateway.wire import payload, push_v1
+from gateway.wire import cloudevents, payload, push_v1
 from gateway.wire.http import Request, Response, error_response
 
 _ATTRIBUTE: Final = b"push-attr-"
@@ -39,6 +39,7 @@ class Publisher:
 
     def _message(self, request: Request, topic: str) -> tuple[Message, Durability]:
         message = Message(topic=topic)
+        is_event = False
         durability = Durability.FSYNCED
         media_type: str | None = None
         for name, raw in request.headers:
@@ -51,26 +52,23 @@ class Publisher:
                     _set_header(message, name, _text(name, raw))
             elif name == b"traceparent":
                 _set_traceparent(message, _text(name, raw).strip())
-            elif name == b"ce-specversion":
-                raise _no_cloudevents()
-        _set_payload(message, request.body, media_type)
+            elif name.startswith(cloudevents.HEADER):
+                is_event = True
+        if is_event:
+            message = _both(cloudevents.decode_headers(request.headers, topic), message)
+        elif media_type is not None and cloudevents.is_cloudevents(_essence(media_type)):
+            return _both(_structured(request.body, _essence(media_type), topic), message), durability
+        if is_event and not request.body:
+            cloudevents.set_no_data(message)
+        else:
+            _set_payload(message, request.body, media_type)
         return message, durability
 
     async def publish_many(self, request: Request, connection: HttpConnection) -> None:
         """POST /v1/messages"""
         media_type = (request.header(b"content-type") or b"application/json").decode("latin-1")
         essence = media_type.partition(";")[0].strip().lower()
-        if essence == "application/x-ndjson":
-            messages, errors = payload.decode_lines(payload.decode_text(request.body))
-        elif essence in payload.JSON_TYPES:
-            messages, errors = payload.decode_array(payload.decode_text(request.body))
-        elif essence.startswith("application/cloudevents"):
-            raise _no_cloudevents()
-        else:
-            raise GatewayError(
-                "unsupported_media_type",
-                f"{essence}: send application/json (an array of messages) or application/x-ndjson",
-            )
+        messages, errors = _decode_many(essence, request.body)
         header = request.header(b"push-durability")
         durability = Durability.FSYNCED if header is None else parse_durability(_text(b"push-durability", header))
         check_batch(messages, self._limits, len(request.body))
@@ -80,6 +78,25 @@ class Publisher:
         for index, error in errors.items():
             batch.answer(index, error)
         await self._admit.submit(batch)
+
+
+def _decode_many(essence: str, body: bytes) -> payload.Decoded:
+    """Messages of a body of this media type."""
+    decode = _DECODERS.get(essence)
+    if decode is None:
+        raise GatewayError(
+            "unsupported_media_type",
+            f"{essence}: send application/json (an array of messages), application/x-ndjson or {cloudevents.BATCH}",
+        )
+    text = payload.decode_text(body)
+    return payload.check_all_numbers(decode(text), text)
+
+
+_DECODERS: Final = {
+    "application/x-ndjson": payload.decode_lines,
+    cloudevents.BATCH: cloudevents.decode_batch,
+    **dict.fromkeys(payload.JSON_TYPES, payload.decode_array),
+}
 
 
 def check_batch(messages: list[Message], limits: Limits, size: int) -> None:
@@ -152,9 +169,6 @@ def _milliseconds(name: bytes, value: str) -> int:
 
 def _set_payload(message: Message, body: bytes, media_type: str | None) -> None:
     """JSON is embedded as it came; anything else travels in base64. Without a media type, what is JSON is taken so."""
-    essence = "" if media_type is None else media_type.partition(";")[0].strip().lower()
-    if essence.startswith("application/cloudevents"):
-        raise _no_cloudevents()
     if media_type is None:
         try:
             payload.check_json(body)
@@ -163,7 +177,7 @@ def _set_payload(message: Message, body: bytes, media_type: str | None) -> None:
         else:
             message.data = msgspec.Raw(body)
             return
-    elif payload.is_json_type(essence):
+    elif payload.is_json_type(_essence(media_type)):
         payload.check_json(body)
         message.data = msgspec.Raw(body)
         return
@@ -171,10 +185,28 @@ def _set_payload(message: Message, body: bytes, media_type: str | None) -> None:
     message.data_base64 = payload.to_base64(body)
 
 
-def _no_cloudevents() -> GatewayError:
-    return GatewayError(
-        "unsupported_media_type", "CloudEvents are not taken by this version yet; send the payload itself"
-    )
+def _essence(media_type: str) -> str:
+    """Without parameters, in lower case."""
+    return media_type.partition(";")[0].strip().lower()
+
+
+def _structured(body: bytes, essence: str, topic: str) -> Message:
+    """The event in the body."""
+    if essence != cloudevents.STRUCTURED:
+        raise GatewayError(
+            "unsupported_media_type",
+            f"{essence}: send one CloudEvent as {cloudevents.STRUCTURED}; many, as {cloudevents.BATCH}, go to "
+            f"POST /v1/messages",
+        )
+    return cloudevents.decode_structured(payload.decode_text(body), topic)
+
+
+def _both(event: Message, sent: Message) -> Message:
+    """The event, with what the gateway's own headers say of it."""
+    event.delay_ms, event.ttl_ms = sent.delay_ms, sent.ttl_ms
+    event.id, event.key = sent.id or event.id, sent.key or event.key
+    event.attributes = {**(event.attributes or {}), **(sent.attributes or {})}
+    return event
 
 
 def _answer_one(connection: HttpConnection, epoch: str, batch: Batch) -> None:

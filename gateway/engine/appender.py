@@ -10,7 +10,8 @@ import msgspec
 from gateway.broker.bodies import Bodies
 from gateway.broker.body import compose, compose_plain, own_id
 from gateway.broker.dedup import Dedup, digest
-from gateway.engine.catalogue import Catalogue, Route
+from gateway.engine.catalogue import Catalogue
+from gateway.engine.sieve import Route
 from gateway.errors import GatewayError
 from gateway.kit.hashes import key_hash
 from gateway.model import Batch, Message, Stored
@@ -45,7 +46,8 @@ class Appender:
     def append(self, batches: Sequence[Batch], now: int) -> None:
         """Give every message that has no result yet its place, in order. Raises StoreError once the store failed.
 
-        Who gets them is asked once more: subscriptions may have come and gone since the batch was routed.
+        Who gets them is asked once more: subscriptions may have come and gone since the batch was routed. Where there
+        are filters the caller has seen to that (`is_routed`).
         Batches of plain messages that go the same way are written as one: a single publish then costs little more
         than one message of a large batch does.
         """
@@ -57,7 +59,7 @@ class Appender:
                 route = cast("Route", batches[done].routes[0])
                 while stop < len(batches) and _is_uniform(batches[stop]) and batches[stop].routes[0] is route:
                     stop += 1
-                self._append_plain(segment, batches[done:stop], self.catalogue.route(route.topic), now)
+                self._append_plain(segment, batches[done:stop], self._again(route), now)
             else:
                 self._append_any(segment, batches[done], now)
             for batch in batches[done:stop]:
@@ -81,9 +83,13 @@ class Appender:
             batch.routes = (route,)
             first += len(batch.messages)
 
+    def _again(self, route: Route) -> Route:
+        """The route as of now. One that a filter decided still holds, or the batch would not have come here."""
+        return route if route.generation == self.catalogue.generation else self.catalogue.route(route.topic)
+
     def _append_any(self, segment: Segment, batch: Batch, now: int) -> None:
         messages: Sequence[Message] = batch.messages
-        routes = [self.catalogue.route(route.topic) for route in cast("Sequence[Route]", batch.routes)]
+        routes = [self._again(route) for route in cast("Sequence[Route]", batch.routes)]
         if len(routes) < len(messages):
             routes = [routes[0]] * len(messages)
         batch.routes = routes

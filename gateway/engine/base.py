@@ -75,10 +75,22 @@ class Engine(Protocol):
 
     # publishing
     def route(self, batch: Batch) -> None:
-        """Say who each message of the batch goes to, into `batch.routes`."""
+        """Say who each message of the batch goes to, into `batch.routes`; asks the filters that are quick."""
+
+    def is_routed(self, batch: Batch) -> bool:
+        """Whether that is known, and still holds: filters may take long, and subscriptions come and go."""
+
+    async def ask_filters(self, batch: Batch) -> None:
+        """Route it anew, waiting for filters that take long; then see whether it `is_routed` by now."""
+
+    def filter_errors(self) -> dict[str, int]:
+        """Messages of which a filter could not say whether they match, by subscription; of those that have one."""
 
     def append(self, batches: Sequence[Batch], now: int) -> None:
-        """Give each accepted message its place; reported by `committed`. Raises StoreError once the store failed."""
+        """Give each accepted message its place; reported by `committed`. Raises StoreError once the store failed.
+
+        Each batch `is_routed`.
+        """
 
     async def wait_room(self) -> None:
         """Wait while too much waits for the disk."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
-import attrs
 import orjson
+import structlog
 
 from gateway.broker.clockwork import Clockwork
+from gateway.broker.filter import BrokenFilter, Filter
 from gateway.broker.revisit import replay_redrive, replay_seek
 from gateway.broker.subscription import KEYS_MAX, Cause, Subscription
+from gateway.engine.sieve import Route, Rule, Sieve
 from gateway.errors import GatewayError
 from gateway.kit.ranges import RangeSet, count
 from gateway.kit.topics import TopicTrie
@@ -21,17 +24,9 @@ from gateway.store import record as records
 from gateway.store.record import Kind, Record
 from gateway.wire.subscription import decode_settings, encode_settings
 
+_log = structlog.get_logger("gateway.filter")
 ROUTES_MAX: Final = 100_000
 """Topics whose routes are remembered; beyond it the memory starts anew."""
-
-
-@attrs.frozen(eq=False)
-class Route:
-    """Who messages of one topic go to, as of now."""
-
-    topic: str
-    numbers: tuple[int, ...]
-    names: tuple[str, ...]
 
 
 class Catalogue:
@@ -47,6 +42,13 @@ class Catalogue:
         self._next_number = 1
         self._trie: TopicTrie[int] = TopicTrie()
         self._routes: dict[str, Route] = {}
+        self.filters: dict[int, Filter] = {}
+        """Of subscriptions that have one, by number; those with the same text share it."""
+        self.generation = 0
+        """Counts changes of who messages go to."""
+        self._by_text: WeakValueDictionary[str, Filter] = WeakValueDictionary()
+        self._filter_errors: dict[int, int] = {}
+        self._failed: dict[Rule, int] = {}
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self.by_name.values())
@@ -64,12 +66,58 @@ class Catalogue:
         """Who `topic` goes to. The subscriptions' patterns are asked once for each topic."""
         route = self._routes.get(topic)
         if route is None:
-            numbers = tuple(sorted(self._trie.match(topic)))
-            route = Route(topic, numbers, tuple(self.by_number[number].name for number in numbers))
+            route = self._find(topic)
             if len(self._routes) >= ROUTES_MAX:
                 self._routes.clear()
             self._routes[topic] = route
         return route
+
+    def _find(self, topic: str) -> Route:
+        numbers = sorted(self._trie.match(topic))
+        if not self.filters:
+            return Route(topic, tuple(numbers), self._names(numbers), self.generation)
+        filtered: dict[Filter, list[int]] = {}
+        for number in numbers:
+            if number in self.filters:
+                filtered.setdefault(self.filters[number], []).append(number)
+        rules = [Rule(each, tuple(its), self._names(its)) for each, its in filtered.items()]
+        plain = [number for number in numbers if number not in self.filters]
+        return Route(topic, tuple(plain), self._names(plain), self.generation, Sieve(rules) if rules else None)
+
+    def _names(self, numbers: Iterable[int]) -> tuple[str, ...]:
+        return tuple(self.by_number[number].name for number in numbers)
+
+    # ---------------------------------------------------------------------------------------------- filters
+
+    def count_filter_error(self, rule: Rule, messages: int = 1) -> None:
+        """Messages of which the rule's filter could not say whether they match."""
+        self._failed[rule] = self._failed.get(rule, 0) + messages
+        if len(self._failed) > ROUTES_MAX:
+            self.filter_errors()
+
+    def filter_errors(self) -> dict[int, int]:
+        """Such messages since the start, by the number of each subscription that has a filter."""
+        for rule, count_ in self._failed.items():
+            for number in rule.numbers:
+                self._filter_errors[number] = self._filter_errors.get(number, 0) + count_
+        self._failed.clear()
+        self._filter_errors = {number: self._filter_errors.get(number, 0) for number in self.filters}
+        return self._filter_errors
+
+    def compile(self, text: str) -> Filter:
+        """The filter of this text, the same one for all subscriptions that have it; `bad_filter` where it is wrong."""
+        found = self._by_text.get(text)
+        if found is None:
+            found = self._by_text[text] = Filter(text)
+        return found
+
+    def _compile_known(self, text: str) -> Filter:
+        """The same for a filter that was taken once: a start must not fail because a library has changed."""
+        try:
+            return self.compile(text)
+        except GatewayError as error:
+            _log.error("a filter is not taken any more: nothing matches it", filter=text[:200], reason=error.message)
+            return BrokenFilter(text, error.message)
 
     # --------------------------------------------------------------------------------------------- changing
 
@@ -80,6 +128,7 @@ class Catalogue:
                 "subscription_limit",
                 f"there are {len(self.by_name)} subscriptions; delete one, or raise deliver.subscriptions_max",
             )
+        _checked = self.compile(settings.filter) if settings.filter else None
         return self._add(self._next_number, name, settings, front)
 
     def _add(self, number: int, name: str, settings: SubscriptionSettings, front: int) -> Subscription:
@@ -91,6 +140,7 @@ class Catalogue:
         return subscription
 
     def change(self, subscription: Subscription, settings: SubscriptionSettings) -> None:
+        _checked = self.compile(settings.filter) if settings.filter else None  # before anything is changed
         self._unfile(subscription)
         subscription.change(settings)
         self._file(subscription)
@@ -103,12 +153,19 @@ class Catalogue:
     def _file(self, subscription: Subscription) -> None:
         for pattern in subscription.settings.topics:
             self._trie.add(pattern, subscription.number)
-        self._routes.clear()
+        if subscription.settings.filter:
+            self.filters[subscription.number] = self._compile_known(subscription.settings.filter)
+        self._forget_routes()
 
     def _unfile(self, subscription: Subscription) -> None:
         for pattern in set(subscription.settings.topics):
             self._trie.remove(pattern, subscription.number)
+        self.filters.pop(subscription.number, None)
+        self._forget_routes()
+
+    def _forget_routes(self) -> None:
         self._routes.clear()
+        self.generation += 1
 
     # --------------------------------------------------------------------------------------- log, checkpoint
 

@@ -9,7 +9,8 @@ import trio
 from gateway.broker.lease import Consumer, Lease
 from gateway.broker.subscription import Subscription
 from gateway.engine.reader import Reader
-from gateway.model import Delivery
+from gateway.model import Delivery, Format
+from gateway.wire.cloudevents import encode_event
 
 
 class Turns:
@@ -76,6 +77,7 @@ class Deliveries:
                 self._turns.drop(subscription)
                 break
             delivery.bodies += bodies
+        _write_as_asked(delivery, subscription)
         return delivery
 
     @property
@@ -103,6 +105,7 @@ class Deliveries:
         pieces = [cast("Lease", lease).slice.positions for lease in delivery.leases]
         try:
             delivery.bodies = await self._reader.read(pieces)
+            _write_as_asked(delivery, subscription)
         finally:
             del self._loading[delivery]
             subscription.loading = False
@@ -113,3 +116,9 @@ def tell_released(consumer: Consumer) -> None:
     """Say so to whoever keeps a consumer only for what it holds."""
     if not consumer.in_flight and consumer.on_released is not None:
         consumer.on_released(consumer)
+
+
+def _write_as_asked(delivery: Delivery, subscription: Subscription) -> None:
+    """A subscription may want CloudEvents; 3 us a message, for those that do."""
+    if subscription.settings.format is Format.CLOUDEVENTS:
+        delivery.bodies = [encode_event(body) for body in delivery.bodies]

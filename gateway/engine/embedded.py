@@ -26,8 +26,12 @@ from gateway.engine.catalogue import Catalogue, filled, subscription_record
 from gateway.engine.delivering import Deliveries, Turns, tell_released
 from gateway.engine.doomed import DoomedMessages
 from gateway.engine.history import matching_ranges
+from gateway.engine.longfilters import LongFilters
+from gateway.engine.past import sift_past
 from gateway.engine.reader import Reader
+from gateway.engine.routing import Router
 from gateway.engine.scratch import ScratchFile
+from gateway.engine.sieve import Rule
 from gateway.engine.steering import Steering
 from gateway.engine.sweeping import Sweeping
 from gateway.errors import GatewayError, StoreError
@@ -72,6 +76,8 @@ class EmbeddedEngine:
         )
         self._catalogue = Catalogue(self._clockwork, config.deliver.subscriptions_max, config.deliver.keys_max)
         self._catalogue.steps = steps
+        self._long_filters = LongFilters(config.filter, clock)
+        self._router = Router(self._catalogue, config.filter, self._long_filters, steps)
         self._bodies = Bodies(config.store.cache_bytes, 0)
         window_ms = config.limits.dedup_window_s * 1000
         self._dedup = Dedup(window_ms, config.limits.dedup_ids_max, now - window_ms)  # what is found is older than now
@@ -115,6 +121,7 @@ class EmbeddedEngine:
         await self._log.run()
 
     async def aclose(self) -> None:
+        await self._long_filters.aclose()
         try:
             await self._log.flush()
         finally:
@@ -148,11 +155,17 @@ class EmbeddedEngine:
     # ------------------------------------------------------------------------------------------- publishing
 
     def route(self, batch: Batch) -> None:
-        route = self._catalogue.route
-        if len(batch.topics) == 1:
-            batch.routes = [route(topic) for topic in batch.topics]
-        else:
-            batch.routes = [route(message.topic) for message in batch.messages]
+        self._router.route(batch)
+
+    def is_routed(self, batch: Batch) -> bool:
+        return self._router.is_routed(batch)
+
+    async def ask_filters(self, batch: Batch) -> None:
+        await self._router.ask(batch)
+
+    def filter_errors(self) -> dict[str, int]:
+        known = self._catalogue.by_number
+        return {known[number].name: errors for number, errors in self._catalogue.filter_errors().items()}
 
     async def wait_room(self) -> None:
         await self._log.wait_room()
@@ -196,6 +209,7 @@ class EmbeddedEngine:
 
     async def _fill(self, subscription: Subscription) -> None:
         """Find the past of a subscription that starts at the start. It is given nothing before that is done."""
+        filter_ = self._catalogue.filters.get(subscription.number)
         with self._pinned():
             ranges = await trio.to_thread.run_sync(
                 matching_ranges,
@@ -204,6 +218,9 @@ class EmbeddedEngine:
                 subscription.settings.topics,
                 subscription.created,
             )
+            if filter_ is not None:
+                ranges, errors = await sift_past(self._reader, self._long_filters, self.config.filter, filter_, ranges)
+                self._catalogue.count_filter_error(Rule(filter_, (subscription.number,), (subscription.name,)), errors)
         if subscription.deleted:
             return
         filled(subscription, ranges)

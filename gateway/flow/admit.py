@@ -16,23 +16,22 @@ import trio
 from gateway.config import Limits
 from gateway.config import Ring as RingSettings
 from gateway.errors import GatewayError
-from gateway.flow.ring import Budget, Ring, overloaded
+from gateway.flow.ring import Budget, Ring, Sink, overloaded
 from gateway.model import Batch, Message, check_topic, is_topic
 from gateway.steps import UNTRACED, Steps
-from gateway.wire import payload
+from gateway.wire.limits import PLAIN_BYTES_MAX, check_attributes, check_payload
 
 _TOPICS_MAX: Final = 100_000
 """Topics remembered as valid; beyond it the memory starts anew."""
 _DATA: Final = attrgetter("data")
 _VIEW: Final[Callable[[object], Sized]] = memoryview  # type: ignore[assignment]  # of a Raw, which has no len()
 _TTL_MS_MAX: Final = 10 * 365 * 24 * 3600 * 1000  # ten years: keeps sums of times far from 2^53
-_DEEP: Final = 1800  # bytes; a shorter payload cannot be nested too deep
 
 
 class Admit:
     """The first stage."""
 
-    def __init__(self, limits: Limits, ring: RingSettings, forward: Ring[Batch], steps: Steps = UNTRACED) -> None:
+    def __init__(self, limits: Limits, ring: RingSettings, forward: Sink, steps: Steps = UNTRACED) -> None:
         self.ring: Ring[Batch] = Ring("admit", ring.items_max)
         self.budget = Budget(ring.bytes_max)
         self.closed: GatewayError | None = None
@@ -107,7 +106,8 @@ class Admit:
                 ):
                     break
             else:
-                batch.plain = batch.size <= _DEEP or max(map(len, map(_VIEW, map(_DATA, messages)))) <= _DEEP
+                deep = PLAIN_BYTES_MAX
+                batch.plain = batch.size <= deep or max(map(len, map(_VIEW, map(_DATA, messages)))) <= deep
                 if batch.plain:
                     return
         for index, message in enumerate(messages):
@@ -136,7 +136,7 @@ class Admit:
             if len(self._topics) >= _TOPICS_MAX:
                 self._topics.clear()
             self._topics.add(message.topic)
-        self._check_payload(message)
+        check_payload(message, self._limits)
         for name, value in (("id", message.id), ("key", message.key)):
             if value is not None and len(value) > self._limits.id_chars_max:
                 raise GatewayError(
@@ -144,7 +144,7 @@ class Admit:
                 )
         if message.id == "":
             raise GatewayError("bad_request", "id: is empty; leave it out to be given one")
-        self._check_attributes(message)
+        check_attributes(message, self._limits)
         for name, milliseconds in (("delay_ms", message.delay_ms), ("ttl_ms", message.ttl_ms)):
             if milliseconds < 0:
                 raise GatewayError("bad_request", f"{name}: {milliseconds} is negative")
@@ -154,38 +154,3 @@ class Admit:
             )
         if message.ttl_ms > _TTL_MS_MAX:
             raise GatewayError("bad_request", f"ttl_ms: {message.ttl_ms} is more than {_TTL_MS_MAX}; 0 is for ever")
-
-    def _check_payload(self, message: Message) -> None:
-        data = message.data
-        if (data is msgspec.UNSET) == (message.data_base64 is None):
-            raise GatewayError("bad_request", "a message carries either data (JSON) or data_base64 (anything else)")
-        if message.data_base64 is not None:
-            size = payload.check_base64(message.data_base64)
-            if message.content_type is not None and not payload.is_media_type(message.content_type):
-                raise GatewayError("bad_request", "content_type: must be a media type, such as text/plain")
-        else:
-            assert data is not msgspec.UNSET
-            size = len(memoryview(data))
-            if size > _DEEP:
-                payload.check_depth(data)
-            if message.content_type is not None:
-                raise GatewayError("bad_request", "content_type: goes with data_base64; data is always JSON")
-        if size > self._limits.payload_bytes_max:
-            raise GatewayError(
-                "payload_too_large",
-                f"the payload has {size} bytes; at most {self._limits.payload_bytes_max} are allowed "
-                f"(limits.payload_bytes_max)",
-            )
-
-    def _check_attributes(self, message: Message) -> None:
-        if not message.attributes:
-            return
-        size = sum(len(k.encode()) + len(v.encode()) for k, v in message.attributes.items())
-        if size > self._limits.attributes_bytes_max:
-            raise GatewayError(
-                "attributes_too_large",
-                f"the attributes have {size} bytes; at most {self._limits.attributes_bytes_max} are allowed "
-                f"(limits.attributes_bytes_max)",
-            )
-        if "" in message.attributes:
-            raise GatewayError("bad_request", "attributes: a name is empty")

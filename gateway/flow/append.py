@@ -24,6 +24,7 @@ class Append:
         self._clock = clock
 
     async def run(self) -> None:
+        is_routed = self._engine.is_routed
         while True:
             batches = [await self.ring.get()]
             await self._engine.wait_room()
@@ -32,6 +33,8 @@ class Append:
             while messages < _MESSAGES_MAX and (batch := self.ring.get_nowait()) is not None:
                 batches.append(batch)
                 messages += len(batch.messages)
+            while stale := [batch for batch in batches if not is_routed(batch)]:  # a subscription came or went
+                await self._engine.ask_filters(stale[0])
             try:
                 self._engine.append(batches, self._clock())
             except StoreError as error:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from time import perf_counter
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import attrs
 import trio
 
 from gateway.errors import GatewayError
+from gateway.model import Batch
 
 T = TypeVar("T")
 _IN_A_ROW_MAX: Final = 8
@@ -33,6 +34,13 @@ class RingStatistics:
     waits: int = 0
     refused: int = 0
     busy_seconds: float = 0.0
+
+
+class Sink(Protocol):
+    """Where a batch goes next: a ring, or something that finds one."""
+
+    async def put(self, item: Batch, messages: int = 1) -> None:
+        """Hand it on; waits while there is no place."""
 
 
 class Ring(Generic[T]):

@@ -1,4 +1,4 @@
-"""route: who is this for? Asks the engine once for each topic, and remembers."""
+"""route: who is this for? By topic, which the engine remembers, and by the filters of the subscriptions."""
 
 from __future__ import annotations
 
@@ -19,4 +19,6 @@ class Route:
         while True:
             batch = await self.ring.get()
             self._engine.route(batch)
+            while not self._engine.is_routed(batch):
+                await self._engine.ask_filters(batch)
             await self._forward.put(batch, len(batch.messages))

@@ -31,6 +31,47 @@ _PADDING: Final = _ORJSON_DEPTH - JSON_DEPTH_MAX
 JSON_TYPES: Final = ("application/json", "text/json")
 
 
+_SHAPE: Final = (
+    bytes(ord("0") if chr(byte).isdigit() else ord("e") if chr(byte) in "eE" else ord(" ") for byte in range(128))
+    + b" " * 128
+)
+"""Every byte as a digit, an e, or something else."""
+_EXPONENT: Final = b"e000"
+_DIGITS: Final = b"0" * 200
+
+
+def may_overflow(text: str) -> bool:
+    """Whether `text` may hold a number beyond the range of a double: an exponent of three digits, or 200 digits.
+
+    Costs 0.3 us for 230 bytes, which is why it is asked where a batch comes over HTTP and not of every frame.
+    """
+    shape = text.encode().translate(_SHAPE, b"+.")
+    return _EXPONENT in shape or _DIGITS in shape
+
+
+def check_numbers(message: Message) -> None:
+    """Refuse data that many parsers cannot take: a number such as 1e999. Others are not looked for here."""
+    if message.data is not msgspec.UNSET:
+        try:
+            orjson.loads(memoryview(message.data))
+        except orjson.JSONDecodeError as error:
+            if "infinity" in str(error):
+                raise GatewayError("bad_request", f"data: {error}") from None
+
+
+def check_all_numbers(decoded: Decoded, text: str) -> Decoded:
+    """`decoded`, of `text`, with errors for messages whose numbers no double can hold."""
+    if may_overflow(text):
+        messages, errors = decoded
+        for index, message in enumerate(messages):
+            if index not in errors:
+                try:
+                    check_numbers(message)
+                except GatewayError as error:
+                    errors[index] = GatewayError(error.code, f"messages[{index}]: {error.message}")
+    return decoded
+
+
 def decode_text(body: bytes) -> str:
     """UTF-8 bytes to text; `bad_request` names the offset of the first wrong byte."""
     try:
@@ -46,13 +87,13 @@ def decode_array(text: str) -> Decoded:
     except msgspec.ValidationError:
         pass  # find out which of them
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _not_json("the body", error) from None
+        raise not_json("the body", error) from None
     try:
         raws = _raws.decode(text)
     except msgspec.ValidationError:
         raise GatewayError("bad_request", "the body must be a JSON array of message objects") from None
     except (msgspec.DecodeError, RecursionError) as error:  # further on than the first wrong message
-        raise _not_json("the body", error) from None
+        raise not_json("the body", error) from None
     return decode_each(raws)
 
 
@@ -72,7 +113,7 @@ def decode_each(items: Sequence[msgspec.Raw | str]) -> Decoded:
         except msgspec.ValidationError as error:
             errors[index] = GatewayError("bad_request", f"messages[{index}]: {explain(error, Message)}")
         except (msgspec.DecodeError, RecursionError) as error:
-            errors[index] = _not_json(f"messages[{index}]", error)
+            errors[index] = not_json(f"messages[{index}]", error)
         if index in errors:
             messages.append(_PLACEHOLDER)
     return messages, errors
@@ -88,7 +129,8 @@ def explain(error: msgspec.ValidationError, struct: type[msgspec.Struct] | None 
     return text
 
 
-def _not_json(what: str, error: Exception) -> GatewayError:
+def not_json(what: str, error: Exception) -> GatewayError:
+    """What a decoder says of text that is no JSON, or too deep."""
     if isinstance(error, RecursionError):
         return too_deep(what)
     return GatewayError("bad_request", f"{what} is not JSON: {error}")

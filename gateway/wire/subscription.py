@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import enum
 from typing import Any, Final
 
 import attrs
 import cattrs
 
 from gateway.errors import GatewayError
-from gateway.model import POSITION_MAX, SeekTo, Start, SubscriptionSettings, SubscriptionView
-
-_NOT_YET: Final = ("filter", "format")
-"""Settings of protocol.md §5 that this version does not carry out; refused rather than pretended."""
+from gateway.model import POSITION_MAX, Format, SeekTo, Start, SubscriptionSettings, SubscriptionView
 
 _KNOWN: Final = tuple(field.name for field in attrs.fields(SubscriptionSettings))
 _converter = cattrs.Converter(detailed_validation=False)
@@ -42,6 +40,7 @@ _converter.register_structure_hook(int, _strict_int)
 _converter.register_structure_hook(bool, _strict_bool)
 _converter.register_structure_hook(str, _strict_str)
 _converter.register_structure_hook(Start, lambda value, _type: Start(value))  # a str too, but not any
+_converter.register_structure_hook(Format, lambda value, _type: Format(value))
 
 
 def decode_settings(change: Any, before: SubscriptionSettings | None) -> SubscriptionSettings:
@@ -49,8 +48,6 @@ def decode_settings(change: Any, before: SubscriptionSettings | None) -> Subscri
     if not isinstance(change, dict):
         raise GatewayError("bad_request", 'the body must be a JSON object of settings, such as {"topics":["trade.>"]}')
     for key in change:
-        if key in _NOT_YET:
-            raise GatewayError("not_supported", f"{key}: this version cannot do this yet; leave it out")
         if key not in _KNOWN:
             close = difflib.get_close_matches(key, _KNOWN, n=1)
             mend = f"did you mean {close[0]}?" if close else f"known are {', '.join(_KNOWN)}"
@@ -65,6 +62,8 @@ def decode_settings(change: Any, before: SubscriptionSettings | None) -> Subscri
 
 _TYPES: Final[dict[str, Any]] = {
     "topics": tuple[str, ...],
+    "filter": str,
+    "format": Format,
     "lease_ms": int,
     "attempts_max": int,
     "backoff_ms": tuple[int, ...],
@@ -85,8 +84,9 @@ def _decode_field(key: str, value: Any) -> Any:
     try:
         return _converter.structure(value, str if key == "dead_letter" else _TYPES[key])
     except (ValueError, TypeError) as error:
-        if key == "start":
-            raise GatewayError("bad_request", 'start: must be "start" or "end"') from None
+        if isinstance(choices := _TYPES[key], type) and issubclass(choices, enum.Enum):
+            words = " or ".join(f'"{choice.value}"' for choice in choices)
+            raise GatewayError("bad_request", f"{key}: must be {words}") from None
         raise GatewayError("bad_request", f"{key}: {error}") from None
 
 

@@ -19,6 +19,8 @@ from tests.control.conftest import client_of, config
 ORDERS = "/v1/subscriptions/orders"
 SETTINGS = {
     "topics": ["trade.>"],
+    "filter": "",
+    "format": "native",
     "lease_ms": 30_000,
     "attempts_max": 16,
     "backoff_ms": list(BACKOFF_MS_DEFAULT),
@@ -65,6 +67,8 @@ async def test_put_creates_with_the_defaults(control: httpx.AsyncClient) -> None
         ({"dead_letter": "graveyard"}, {"dead_letter": "graveyard"}),
         ({"dead_letter": ""}, {"dead_letter": ""}),
         ({"dead_letter": None}, {"dead_letter": "dead.orders"}),
+        ({"filter": "data.x > 1"}, {"filter": "data.x > 1"}),
+        ({"format": "cloudevents"}, {"format": "cloudevents"}),
         ({"window_max": 1_000_000}, {"window_max": 1_000_000}),
         ({"paused": True}, {"paused": True}),
         ({"paused": True, "lease_ms": 500}, {"paused": True, "lease_ms": 500}),
@@ -144,8 +148,9 @@ BAD_BODIES = [
     (b'{"topics":["a"],"paused":"yes"}', "bad_request", "true or false"),
     (b'{"topics":["a"],"topic":["b"]}', "bad_request", "did you mean topics?"),
     (b'{"topics":["a"],"statistics":{}}', "bad_request", "unknown setting"),
-    (b'{"topics":["a"],"filter":"data.x > 1"}', "not_supported", "leave it out"),
-    (b'{"topics":["a"],"format":"native"}', "not_supported", "leave it out"),
+    (b'{"topics":["a"],"filter":"data.x > "}', "bad_filter", "filter: column 10: Syntax error"),
+    (b'{"topics":["a"],"filter":"dat.x > 1"}', "bad_filter", "a filter knows topic, key, attributes, data"),
+    (b'{"topics":["a"],"filter":"data.x \\ud800"}', "bad_request", ""),
 ]
 
 
@@ -154,7 +159,7 @@ async def test_a_bad_body_is_refused_and_nothing_is_made(
     control: httpx.AsyncClient, raw: bytes, code: str, words: str
 ) -> None:
     answer = await control.put(ORDERS, content=raw)
-    assert answer.status_code == (501 if code == "not_supported" else 400)
+    assert answer.status_code == 400
     assert answer.json()["code"] == code
     assert words in answer.json()["message"]
     assert answer.json()["temporary"] is False

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from gateway.edge.publish import parse_durability
 from gateway.errors import GatewayError
-from gateway.model import JSON_DEPTH_MAX, Durability
+from gateway.model import JSON_DEPTH_MAX, Durability, Format, SubscriptionSettings
 from gateway.node import Node
 from tests.conftest import StartNode, running
 from tests.edge.bystander import positions, statistics, subscription
@@ -371,7 +371,10 @@ async def test_a_batch_may_have_mixed_results(start_node: StartNode, lines: bool
         (b'[{"topic":"a","data":"\xff"}]', {}, 400, "bad_request"),
         (b"[" * 100_000 + b"]" * 100_000, {}, 400, "bad_request"),
         (b"<a/>", {"Content-Type": "text/xml"}, 415, "unsupported_media_type"),
-        (b"[]", {"Content-Type": "application/cloudevents-batch+json"}, 415, "unsupported_media_type"),
+        (b"[]", {"Content-Type": "application/cloudevents-batch+json"}, 400, "bad_request"),
+        (b"{}", {"Content-Type": "application/cloudevents-batch+json"}, 400, "bad_request"),
+        (b"[{}", {"Content-Type": "application/cloudevents-batch+json"}, 400, "bad_request"),
+        (b"{}", {"Content-Type": "application/cloudevents+json"}, 415, "unsupported_media_type"),
         (b'[{"topic":"a","data":1}]', {"Push-Durability": "maybe"}, 400, "bad_request"),
     ],
 )
@@ -413,17 +416,121 @@ async def test_a_payload_has_a_limit_in_bytes(start_node: StartNode, size: int, 
         assert answer.status == (201 if size == 1024 else 413)
 
 
+CE = {"ce-specversion": "1.0", "ce-id": "e1", "ce-source": "/shop", "ce-type": "com.shop.paid"}
+STRUCTURED = {"Content-Type": "application/cloudevents+json; charset=utf-8"}
+
+
+async def test_a_cloudevent_in_binary_mode_becomes_a_message(node: Node, http: RawHttp) -> None:
+    await subscription(node)
+    headers = {**CE, "ce-partitionkey": "k%20%C3%A9", "ce-time": "2026-01-02T03:04:05Z", "Push-Attr-own": "x"}
+    answer = await http.post(ONE, b'{"a": 1.0}', {**headers, "Content-Type": "application/json"})
+    assert (answer.status, answer.json["id"]) == (201, "e1")
+    assert (await http.post(ONE, b"\x00", {**CE, "ce-id": "e2", "Content-Type": "image/png"})).status == 201
+    assert (await http.post(ONE, b"", {**CE, "ce-id": "e3"})).status == 201
+    first, second, third = await pulled(http)
+    rest = {"ce_specversion": "1.0", "ce_source": "/shop", "ce_type": "com.shop.paid"}
+    assert (first["topic"], first["key"], first["data"]) == ("trade.order.paid", "k é", {"a": 1.0})
+    json = {"ce_time": "2026-01-02T03:04:05Z", "ce_datacontenttype": "application/json", "own": "x"}
+    assert first["attributes"] == {**rest, **json}
+    assert (second["data_base64"], second["content_type"]) == ("AA==", "image/png")
+    assert (third["data_base64"], third["attributes"]) == ("", rest)
+
+
+async def test_a_structured_cloudevent_becomes_a_message(node: Node, http: RawHttp) -> None:
+    await subscription(node)
+    event = b'{"specversion":"1.0","id":"e1","source":"/s","type":"t.x","n":7,"partitionkey":"k","data":{"a": 1.0 }}'
+    assert (await http.post(ONE, event, {**STRUCTURED, "Push-Ttl-Ms": "60000"})).status == 201
+    text = (await http.post("/v1/subscriptions/orders/pull", b"{}")).body
+    assert b'"data":{"a": 1.0 }' in text
+    [message] = orjson.loads(text)["messages"]
+    assert (message["id"], message["key"], message["topic"]) == ("e1", "k", "trade.order.paid")
+    assert message["attributes"] == {"ce_specversion": "1.0", "ce_source": "/s", "ce_type": "t.x", "ce_n": "7"}
+
+
+async def test_a_batch_of_cloudevents_goes_to_the_topics_of_their_types(node: Node, http: RawHttp) -> None:
+    await subscription(node)
+    body = orjson.dumps(
+        [
+            {"specversion": "1.0", "id": "1", "source": "/s", "type": "trade.paid", "data": 1},
+            {"specversion": "1.0", "id": "2", "source": "/s", "type": "com/x", "data": 1},
+            {"specversion": "1.0", "id": "3", "source": "/s", "data": 1},
+            5,
+            {"specversion": "1.0", "id": "4", "source": "/s", "type": "trade.sent", "data_base64": "AA=="},
+        ]
+    )
+    answer = await http.post(MANY, body, {"Content-Type": "application/cloudevents-batch+json"})
+    assert results(answer) == [1, "bad_topic", "bad_request", "bad_request", 2]
+    assert answer.json["results"][2]["error"]["message"] == "events[2]: CloudEvent: type is missing; it is required"
+    assert [message["topic"] for message in await pulled(http)] == ["trade.paid", "trade.sent"]
+
+
 @pytest.mark.parametrize(
-    "headers",
-    [{"ce-specversion": "1.0", "ce-id": "1"}, {"Content-Type": "application/cloudevents+json"}],
-    ids=["binary", "structured"],
+    ("body", "headers", "status", "said"),
+    [
+        (b"1", {"ce-id": "1"}, 400, "specversion is missing"),
+        (b"1", {**CE, "ce-specversion": "0.3"}, 400, "send 1.0"),
+        (b"1", {**CE, "ce-source": ""}, 400, "source is missing"),
+        (b"1", {**CE, "ce-a_b": "1"}, 400, "a name is lower-case letters and digits"),
+        (b"1", {**CE, "ce-x": "%ff"}, 400, "is not percent-encoded UTF-8"),
+        (b"{", {**CE, "Content-Type": "application/json"}, 400, "the body is not JSON"),
+        (b"{", STRUCTURED, 400, "the CloudEvent is not JSON"),
+        (b"[]", STRUCTURED, 400, "must be a JSON object"),
+        (b"{}", STRUCTURED, 400, "specversion is missing"),
+        (b"\xff", STRUCTURED, 400, "not UTF-8"),
+        (b"[]", {"Content-Type": "application/cloudevents-batch+json"}, 415, "POST /v1/messages"),
+        (b"<a/>", {"Content-Type": "application/cloudevents+xml"}, 415, "send one CloudEvent as"),
+    ],
 )
-async def test_a_cloudevent_is_refused_rather_than_stored_as_something_else(
-    node: Node, http: RawHttp, headers: dict[str, str]
+async def test_a_wrong_cloudevent_is_named_and_nothing_is_stored(
+    node: Node, http: RawHttp, body: bytes, headers: dict[str, str], status: int, said: str
 ) -> None:
-    answer = await http.post(ONE, b'{"id":"1"}', headers)
-    assert (answer.status, answer.code) == (415, "unsupported_media_type")
+    answer = await http.post(ONE, body, headers)
+    assert answer.status == status
+    assert said in answer.json["message"]
     assert positions(node) == 1
+
+
+async def test_a_subscription_may_have_its_messages_as_cloudevents(node: Node, http: RawHttp) -> None:
+    await subscription(node)
+    await node.engine.put_subscription(
+        "events", SubscriptionSettings(topics=("trade.>",), format=Format.CLOUDEVENTS), 0
+    )
+    assert (await http.post(ONE, b'{"a": 1.0}', {"Push-Attr-k": "v", "Push-Key": "p"})).status == 201
+    [event] = await pulled(http, "events")
+    assert event.keys() >= {"specversion", "id", "source", "type", "time", "topic", "position", "datacontenttype"}
+    assert (event["type"], event["position"], event["partitionkey"], event["k"]) == ("trade.order.paid", "1", "p", "v")
+    assert event["data"] == {"a": 1.0}
+    [native] = await pulled(http)
+    assert native["position"] == 1
+    async with open_raw_websocket(node.address) as ws:
+        await http.post(ONE, b'{"b": 2.0}')
+        await ws.send({"op": "subscribe", "subscription": "events"})
+        frame = await ws.receive()
+        assert [each["data"] for each in frame["messages"]] == [{"b": 2.0}]
+        assert frame["messages"][0]["specversion"] == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("application/json", b'[{"topic":"a","data":1},{"topic":"a","data":[1e999]}]'),
+        ("application/x-ndjson", b'{"topic":"a","data":1}\n{"topic":"a","data":[1e999]}'),
+        (
+            "application/cloudevents-batch+json",
+            b'[{"specversion":"1.0","id":"1","source":"s","type":"a","data":1},'
+            b'{"specversion":"1.0","id":"2","source":"s","type":"a","data":[1e999]}]',
+        ),
+    ],
+)
+async def test_a_number_that_no_double_holds_is_refused_by_itself(
+    node: Node, http: RawHttp, media_type: str, body: bytes
+) -> None:
+    answer = await http.post(MANY, body, {"Content-Type": media_type})
+    assert results(answer) == [1, "bad_request"]
+    assert "number is infinity" in answer.json["results"][1]["error"]["message"]
+    event = b'{"specversion":"1.0","id":"3","source":"s","type":"a","data":[1e999]}'
+    assert (await http.post(ONE, event, STRUCTURED)).code == "bad_request"
+    assert positions(node) == 2
 
 
 def test_a_durability_is_one_of_two_words() -> None:

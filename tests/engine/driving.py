@@ -12,7 +12,7 @@ import orjson
 import trio
 
 from gateway.broker.lease import Consumer
-from gateway.config import Config, Deliver, Limits, Store
+from gateway.config import Config, Deliver, Filter, Limits, Store
 from gateway.engine.base import DeadLetter
 from gateway.engine.embedded import EmbeddedEngine
 from gateway.errors import GatewayError, StoreError
@@ -32,12 +32,12 @@ from gateway.store.files import Files
 
 BEGAN_MS = 1_795_326_701_000
 TICK_MS = 100
-SECTIONS = {"limits": Limits, "deliver": Deliver}
+SECTIONS = {"limits": Limits, "deliver": Deliver, "filter": Filter}
 
 
 def config(directory: Path, **settings: Any) -> Config:
     """Settings of the store by their names, of others as `limits_...` and `deliver_...`. Bounds are not asked."""
-    sections: dict[str, dict[str, Any]] = {"store": {"directory": str(directory)}, "limits": {}, "deliver": {}}
+    sections: dict[str, dict[str, Any]] = {"store": {"directory": str(directory)}, **{name: {} for name in SECTIONS}}
     for name, value in settings.items():
         section, _, key = name.partition("_")
         if section in SECTIONS:
@@ -45,7 +45,10 @@ def config(directory: Path, **settings: Any) -> Config:
         else:
             sections["store"][name] = value
     return Config(
-        store=Store(**sections["store"]), limits=Limits(**sections["limits"]), deliver=Deliver(**sections["deliver"])
+        store=Store(**sections["store"]),
+        limits=Limits(**sections["limits"]),
+        deliver=Deliver(**sections["deliver"]),
+        filter=Filter(**sections["filter"]),
     )
 
 
@@ -101,6 +104,8 @@ class Driven:
         done = trio.Event()
         batch = self.batch(*messages, durability=durability, done=done)
         self.engine.route(batch)
+        while not self.engine.is_routed(batch):
+            await self.engine.ask_filters(batch)
         self.engine.append([batch], self.now)
         await self.wait(done)
         return batch

@@ -18,6 +18,8 @@ class ScriptedEngine:
     def __init__(self) -> None:
         self.routed: list[Batch] = []
         self.appended: list[list[Batch]] = []
+        self.undecided: set[Batch] = set()
+        self.filters = trio.Event()
         self.room = trio.Event()
         self.room.set()
         self.error: Exception | None = None
@@ -39,6 +41,13 @@ class ScriptedEngine:
 
     def route(self, batch: Batch) -> None:
         self.routed.append(batch)
+
+    def is_routed(self, batch: Batch) -> bool:
+        return batch not in self.undecided
+
+    async def ask_filters(self, batch: Batch) -> None:
+        await self.filters.wait()
+        self.undecided.discard(batch)
 
     async def wait_room(self) -> None:
         await self.room.wait()

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 
 import msgspec
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -300,3 +301,32 @@ def test_a_media_type_is_json_or_not(media_type: str, is_json: bool) -> None:
 )
 def test_a_media_type_is_checked(text: str, good: bool) -> None:
     assert payload.is_media_type(text) is good
+
+
+# ------------------------------------------------------------------------------------------ numbers beyond a double
+
+
+@pytest.mark.parametrize(
+    "number", ["1e999", "-1e400", "1.5E309", "1e+309", "1E0309", "1" + "0" * 400, "1" + "0" * 250 + "e99", "9" * 309]
+)
+def test_a_number_that_no_double_holds_is_found(number: str) -> None:
+    text = f'[{{"topic":"a","data":1}},{{"topic":"a","data":{{"n":[{number}]}}}},{{"topic":"a","data":"{number}"}}]'
+    messages, errors = payload.check_all_numbers(payload.decode_array(text), text)
+    assert len(messages) == 3
+    assert list(errors) == [1]
+    assert errors[1].message.startswith("messages[1]: data: number is infinity when parsed as double")
+
+
+@pytest.mark.parametrize("number", ["1e308", "0e999", "1e-999", "9" * 308, "0." + "0" * 400 + "1", '"e1234"', "1e99"])
+def test_other_numbers_and_texts_are_left_alone(number: str) -> None:
+    text = f'[{{"topic":"a","data":{number}}}]'
+    assert payload.check_all_numbers(payload.decode_array(text), text)[1] == {}
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(0, 400), st.text(max_size=20))
+def test_no_number_beyond_a_double_is_overlooked(mantissa: float, exponent: int, more: str) -> None:
+    text = orjson.dumps(more).decode() + f",{mantissa!r}".split("e")[0] + f"e{exponent}"
+    try:
+        orjson.loads(f"[{text}]")
+    except orjson.JSONDecodeError:
+        assert payload.may_overflow(text)

@@ -13,6 +13,8 @@ from gateway.wire.subscription import decode_settings, encode_settings, encode_v
 
 EVERYTHING: dict[str, Any] = {
     "topics": ["trade.>", "refund.*.done"],
+    "filter": "data.amount > 10",
+    "format": "cloudevents",
     "lease_ms": 60_000,
     "attempts_max": 3,
     "backoff_ms": [1000, 2000],
@@ -29,6 +31,8 @@ def test_only_topics_are_required_and_the_rest_is_the_design_s() -> None:
     settings = decode_settings({"topics": ["trade.>"]}, None)
     assert encode_settings(settings) == {
         "topics": ["trade.>"],
+        "filter": "",
+        "format": "native",
         "lease_ms": 30_000,
         "attempts_max": 16,
         "backoff_ms": list(BACKOFF_MS_DEFAULT),
@@ -73,11 +77,12 @@ WRONG: list[tuple[Any, str, str]] = [
     ({"topics": ["a..b"]}, "bad_pattern", '"a..b": it has an empty word'),
     ({"topics": ["a"] * 1001}, "bad_request", "topics: 1001 patterns; at most 1000"),
     ({"topics": ["a"], "topic": ["b"]}, "bad_request", "topic: unknown setting; did you mean topics?"),
-    ({"topics": ["a"], "zzz": 1}, "bad_request", "zzz: unknown setting; known are topics, lease_ms"),
-    ({"topics": ["a"], "filter": "x > 1"}, "not_supported", "filter: this version cannot do this yet"),
     ({"topics": ["a"], "ordered": 1}, "bad_request", "ordered: must be true or false"),
     ({"topics": ["a"], "retention_s": 0}, "bad_request", "retention_s: 0 is not between 1"),
-    ({"topics": ["a"], "format": "native"}, "not_supported", "format: this version cannot"),
+    ({"topics": ["a"], "zzz": 1}, "bad_request", "zzz: unknown setting; known are topics, filter"),
+    ({"topics": ["a"], "filter": 5}, "bad_request", "filter: must be text"),
+    ({"topics": ["a"], "filter": "x" * 4097}, "bad_request", "filter: number of characters: 4097 is not between 0 and"),
+    ({"topics": ["a"], "format": "xml"}, "bad_request", 'format: must be "native" or "cloudevents"'),
     ({"topics": ["a"], "lease_ms": "5"}, "bad_request", "lease_ms: must be a whole number"),
     ({"topics": ["a"], "lease_ms": 5.5}, "bad_request", "lease_ms: must be a whole number"),
     ({"topics": ["a"], "lease_ms": True}, "bad_request", "lease_ms: must be a whole number"),
