@@ -23,11 +23,7 @@ async def test_no_answered_publish_is_lost_over_sigkills(tmp_path: Path) -> None
         gateway.put_subscription(SUBSCRIPTION, topics=["crash.>"])
         load = Load(gateway, history, SEED)
         for _ in range(CYCLES):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(load.produce)
-                nursery.start_soon(load.consume, 0.9)
-                await trio.sleep(load.dice.uniform(0.1, 0.4))
-                await trio.to_thread.run_sync(gateway.kill)
+            await load.cycle(load.dice.uniform(0.1, 0.4), gateway.kill)
             await trio.to_thread.run_sync(gateway.start)
             assert history.violations == []
         await load.drain(30)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
-import trio
 
 from tests.crash.history import History
 from tests.crash.load import SUBSCRIPTION, Load
@@ -50,13 +50,7 @@ async def test_no_answered_publish_is_lost_over_power_cuts(tmp_path: Path, disk:
         gateway.put_subscription(SUBSCRIPTION, topics=["crash.>"])
         load = Load(gateway, history, SEED)
         for _ in range(CYCLES):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(load.produce)
-                nursery.start_soon(load.consume, 0.9)
-                await trio.sleep(load.dice.uniform(0.2, 0.8))
-                load.deaf = True
-                await trio.to_thread.run_sync(cut_power, gateway, disk)
-            load.deaf = False
+            await load.cycle(load.dice.uniform(0.1, 0.5), partial(cut_power, gateway, disk), deaf=True)
             assert history.violations == []
         await load.drain(30)
         assert history.violations == []
