@@ -1,4 +1,4 @@
-"""The engine against a dictionary: random appends, settlements, seals, expiries, restarts, and always the same answers.
+"""The engine against a dictionary: appends, settlements, seals, expiries, restarts, bad hints; the same answers.
 
 Whenever it is asked, each subscription is due exactly what the model says, byte for byte, and every crash is recovered
 from twice, with the same result.
@@ -24,12 +24,15 @@ SUBSCRIPTIONS: Final = {"all": "t.>", "some": "t.a"}
 TTL_MS: Final = 60_000
 SETTINGS: Final[dict[str, Any]] = {"segment_bytes": 3000, "cache_bytes": 0}
 
+RESTARTS: Final = ("crash", "crash", "reopen")
+
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("publish"), st.integers(1, 6), st.sampled_from(["t.a", "t.a", "t.b"])),
         st.tuples(st.just("publish_with_ttl"), st.integers(1, 3), st.just("t.a")),
         st.tuples(st.just("ack"), st.integers(0, 2**16), st.sampled_from(list(SUBSCRIPTIONS))),
-        st.tuples(st.sampled_from(["crash", "crash", "reopen", "seal", "expire"]), st.just(0), st.just("")),
+        st.tuples(st.sampled_from(["seal", "expire"]), st.just(0), st.just("")),
+        st.tuples(st.sampled_from(RESTARTS), st.integers(0, 2**16), st.sampled_from(["", "damage the hints"])),
     ),
     min_size=6,
     max_size=20,
@@ -71,7 +74,7 @@ class Run:
         """The steps between two restarts are one life; a crash ends it without a flush."""
         while every:
             life, every = cut_off(every)
-            ending = life.pop()[0] if life[-1][0] in ("reopen", "crash") else "reopen"
+            ending, seed, also = life.pop() if life[-1][0] in RESTARTS else ("reopen", 0, "")
             async with driven(
                 self.directory, FaultyFiles(), now=self.now, crash=ending == "crash", **SETTINGS
             ) as gateway:
@@ -79,7 +82,18 @@ class Run:
                 for step in life:
                     await self.take(gateway, *step)
                     await self.check(gateway)
+            if also:
+                self.damage_hints(Random(seed))
             await self.check_twice()
+
+    def damage_hints(self, dice: Random) -> None:
+        """They are caches: whatever becomes of them, the answers are the same."""
+        for path in self.directory.glob("*.hint"):
+            data = bytearray(path.read_bytes())
+            data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+            path.write_bytes(data[: dice.choice([0, len(data) // 2, len(data)])])
+            if dice.random() < 0.3:
+                path.unlink()
 
     async def create(self, gateway: Driven) -> None:
         for name, pattern in SUBSCRIPTIONS.items():
@@ -139,7 +153,7 @@ class Run:
 def cut_off(every: Steps) -> tuple[Steps, Steps]:
     """The steps up to the first restart, and those behind it."""
     for index, step in enumerate(every, 1):
-        if step[0] in ("reopen", "crash"):
+        if step[0] in RESTARTS:
             return every[:index], every[index:]
     return list(every), []
 

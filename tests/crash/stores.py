@@ -1,0 +1,112 @@
+"""Stores to be damaged, and what a start comes to then."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import structlog
+import trio
+
+from gateway.errors import StoreError
+from gateway.model import Start
+from gateway.testing.faulty import FaultyFiles
+from gateway.testing.power import Contents, lay_out
+from tests.engine.driving import driven, message
+
+SETTINGS: Final[dict[str, Any]] = {"segment_bytes": 4096, "cache_bytes": 0}
+
+
+@attrs.define
+class Store:
+    """A store as it was before the damage."""
+
+    directory: Path
+    bodies: dict[int, bytes]
+    """Everything that is due, to both of its subscriptions, by position."""
+    contents: Contents = attrs.field(factory=dict)
+
+    @property
+    def segments(self) -> list[Path]:
+        return sorted(self.directory.glob("*.log"))
+
+    @property
+    def active(self) -> Path:
+        return self.segments[-1]
+
+    def records_of(self, segment: Path) -> list[tuple[int, int]]:
+        """Position and end of each message in a segment file; each is a record of its own, and its body stands last."""
+        data = segment.read_bytes()
+        found = {position: data.find(body) for position, body in self.bodies.items()}
+        return [(position, at + len(self.bodies[position])) for position, at in sorted(found.items()) if at >= 0]
+
+    def positions_of(self, segment: Path) -> list[int]:
+        return [position for position, _ in self.records_of(segment)]
+
+    def copy(self, directory: Path) -> Store:
+        """The same files elsewhere, and no others."""
+        if not self.contents:
+            self.contents.update({path.name: path.read_bytes() for path in self.directory.iterdir()})
+        lay_out(self.contents, directory)
+        return Store(directory, self.bodies, self.contents)
+
+
+def build(directory: Path, *, crash: bool) -> Store:
+    async def fill() -> dict[int, bytes]:
+        async with driven(directory, FaultyFiles(), crash=crash, **SETTINGS) as gateway:
+            await gateway.subscribe("orders")
+            number = 0
+            while gateway.engine.statistics().segments < 6:
+                await gateway.publish(message("trade.a", f"{number} " + "x" * 300))
+                number += 1
+            await gateway.subscribe("late", start=Start.START)
+            for rest in range(4):
+                await gateway.publish(message("trade.a", f"rest {rest} " + "x" * 300))
+            client = gateway.attach("orders")
+            await gateway.deliver()
+            return dict(zip(client.received, client.bodies, strict=True))
+
+    return Store(directory, trio.run(fill))
+
+
+@attrs.frozen
+class Outcome:
+    """What a start on a damaged store came to."""
+
+    refusal: str
+    """Why it was refused; empty where it was not."""
+    served: dict[int, bytes]
+    said: list[MutableMapping[str, Any]]
+    """What was logged, at the level of a warning or above."""
+
+    @property
+    def text(self) -> str:
+        return self.refusal + " ".join(map(str, self.said))
+
+
+async def start(store: Store) -> Outcome:
+    """Open the store and deliver all that is due; all subscriptions that are there must be given the same."""
+    refusals: list[str] = []
+    served: list[dict[int, bytes]] = []
+    with structlog.testing.capture_logs() as said:
+        try:
+            async with driven(store.directory, FaultyFiles(), crash=True, **SETTINGS) as gateway:
+                there = [view.name for view in gateway.engine.subscriptions(gateway.now)]
+                clients = [gateway.attach(name) for name in there]
+                await gateway.deliver()
+                served = [dict(zip(client.received, client.bodies, strict=True)) for client in clients]
+        except* StoreError as errors:
+            refusals = [str(error) for error in errors.exceptions]
+    assert all(each == served[0] for each in served)
+    return Outcome(" ".join(refusals), served[0] if served else {}, [e for e in said if e["log_level"] != "info"])
+
+
+def judge(store: Store, outcome: Outcome, damaged: Path, missing: set[int]) -> None:
+    """Nothing is altered, nothing is missing but `missing`; what is missing, or refused, is said by its file's name."""
+    assert outcome.served.items() <= store.bodies.items(), "served altered"
+    if outcome.refusal or outcome.served != store.bodies:
+        assert damaged.name in outcome.text, outcome
+    if not outcome.refusal:
+        assert store.bodies.keys() - outcome.served.keys() <= missing
