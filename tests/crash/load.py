@@ -54,7 +54,7 @@ class Load:
 
         `deaf`: what is said from that moment on is not heard, as if the machine had gone.
         """
-        self._answered, self.deaf = trio.Event(), False
+        self._answered = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.produce)
             nursery.start_soon(self.consume, 0.9)
@@ -63,6 +63,7 @@ class Load:
             await trio.sleep(seconds)
             self.deaf = deaf
             await trio.to_thread.run_sync(end)
+        self.deaf = False
 
     async def produce(self) -> None:
         """Publish without waiting for answers, until the connection is lost; first what had an id and no answer."""
