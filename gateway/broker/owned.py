@@ -6,11 +6,14 @@ a segment is settled and some is not are its pairs looked at one by one.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 from gateway.kit.ranges import RangeSet
 from gateway.store.segment import Segment
+
+_BASE = attrgetter("base")
 
 
 def is_owned(segments: Sequence[Segment], number: int, position: int) -> bool:
@@ -20,9 +23,10 @@ def is_owned(segments: Sequence[Segment], number: int, position: int) -> bool:
 
 def owned(segments: Sequence[Segment], number: int, low: int, high: int) -> Iterator[tuple[int, int]]:
     """The closed ranges of [low, high] that are subscription `number`'s, ascending."""
-    for segment in segments:
-        if segment.end > low and segment.base <= high:
-            yield from _pairs(segment, number, low, high)
+    for segment in segments[max(bisect_right(segments, low, key=_BASE) - 1, 0) :]:
+        if segment.base > high:
+            return
+        yield from _pairs(segment, number, low, high)
 
 
 def tally(segments: Sequence[Segment], number: int, settled: RangeSet, low: int) -> tuple[int, int]:

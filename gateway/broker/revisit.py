@@ -17,6 +17,8 @@ position, so to this subscription only and in their order, ahead of what is new.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
+from typing import Final
 
 from gateway.broker.clockwork import STEP
 from gateway.broker.owned import owned, tally
@@ -24,6 +26,9 @@ from gateway.broker.subscription import Cause, Subscription
 from gateway.kit.ranges import RangeSet, count, normalise
 from gateway.model import POSITION_MAX, Ranges, Sought
 from gateway.store.segment import Segment
+
+RANGES_MAX: Final = 1000
+"""Ranges that one step of a redrive brings back: a few milliseconds."""
 
 
 def seek(subscription: Subscription, position: int, segments: Sequence[Segment]) -> Sought:
@@ -48,15 +53,21 @@ def replay_seek(subscription: Subscription, position: int, again: int, skipped: 
     subscription.buried.remove(position, POSITION_MAX)
 
 
-def redrive(subscription: Subscription, segments: Sequence[Segment]) -> tuple[int, Ranges]:
-    """Make due once more what was given up and is still kept: (messages, the ranges they are in)."""
+def redrive(subscription: Subscription, segments: Sequence[Segment]) -> tuple[int, Ranges] | None:
+    """One step of making due once more what was given up and is still kept: (messages, the ranges they are in)."""
     s = subscription
-    ranges = [
-        (low, high)
-        for low, high in s.buried
-        if high >= segments[0].base and any(True for _ in owned(segments, s.number, low, high))
-    ]
-    messages = sum(count(owned(segments, s.number, low, high)) for low, high in ranges)
+    s.buried.remove(1, segments[0].base - 1)
+    found = list(islice(s.buried, RANGES_MAX))
+    if not found:
+        return None
+    ranges: list[tuple[int, int]] = []
+    messages = 0
+    for low, high in found:
+        here = count(owned(segments, s.number, low, high))
+        if here:
+            ranges.append((low, high))
+            messages += here
+    s.buried.remove(found[0][0], found[-1][1])
     replay_redrive(s, messages, ranges)
     s.revisit = normalise([*s.revisit, *ranges])
     return messages, ranges
@@ -67,4 +78,4 @@ def replay_redrive(subscription: Subscription, messages: int, ranges: Ranges) ->
     subscription.routed += messages
     for low, high in ranges:
         subscription.settled.remove(low, high)
-    subscription.buried = RangeSet(0)
+        subscription.buried.remove(low, high)

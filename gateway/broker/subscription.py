@@ -25,7 +25,7 @@ from gateway.broker.choosing import Takers
 from gateway.broker.clockwork import STEP, Clockwork
 from gateway.broker.keyorder import KeyOrder
 from gateway.broker.lease import Consumer, Keeper, Lease, Returned
-from gateway.broker.owned import owned, timed
+from gateway.broker.owned import timed
 from gateway.broker.queue import end_of, fit, keys_of, measure, walk
 from gateway.broker.shelf import Pile
 from gateway.broker.slice import Slice
@@ -564,14 +564,11 @@ class Subscription:
         queue = segment.queues.get(self.number)
         if not queue:
             return False
-        return any(
-            True for low, high in zip(queue[::2], queue[1::2], strict=True) for _ in self.settled.gaps(low, high)
-        ) or any(
-            True
-            for low, high in self.buried
-            if low < segment.end and high >= segment.base
-            for _ in owned([segment], self.number, low, high)
-        )
+        pairs = list(zip(queue[::2], queue[1::2], strict=True))
+        if any(True for low, high in pairs for _ in self.settled.gaps(low, high)):
+            return True
+        buried = self.buried.count_in(segment.base, segment.end - 1)
+        return buried > 0 and any(self.buried.count_in(low, high) for low, high in pairs)
 
     @property
     def unsettled(self) -> int:

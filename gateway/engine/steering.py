@@ -102,13 +102,18 @@ class Steering:
     async def redrive(self, name: str) -> int:
         """See `engine.base.Engine.redrive`."""
         subscription = self._catalogue.known(name)
-        messages, ranges = revisit.redrive(subscription, self._log.segments)
-        if messages:
-            body = records.encode_redrive(messages, ranges)
-            self._log.control(Kind.REDRIVE, body, number=subscription.number)
+        redriven = 0
+        while not subscription.deleted and (step := revisit.redrive(subscription, self._log.segments)) is not None:
+            messages, ranges = step
+            redriven += messages
+            if messages:
+                body = records.encode_redrive(messages, ranges)
+                self._log.control(Kind.REDRIVE, body, number=subscription.number)
             self._turns.mark(subscription)
+            await trio.lowlevel.checkpoint()
+        if redriven:
             await self._log.sync()
-        return messages
+        return redriven
 
     async def why(self, name: str, position: int, now: int) -> Why:
         """See `engine.base.Engine.why`."""

@@ -493,8 +493,9 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def redrive(self) -> None:
         """What was given up, and is kept, is due once more; nothing else is touched."""
         buried = [position for position, known in self.known.items() if known.buried]
-        messages, ranges = revisit.redrive(self.subscription, self.segments)
+        messages, ranges = revisit.redrive(self.subscription, self.segments) or (0, [])
         assert messages == len(buried)
+        assert revisit.redrive(self.subscription, self.segments) is None
         self.undone[Hand.DEAD] += messages
         for position in buried:
             self.known[position] = self.known[position].again()

@@ -499,3 +499,22 @@ async def test_why_of_what_is_not_stored_and_of_what_is_gone(tmp_path: Path) -> 
         await gateway.seal()
         assert gateway.engine._log.segments[0].base > 1
         assert await reason(gateway, 1) == "settled"
+
+
+async def test_a_redrive_of_many_goes_in_steps_and_others_run_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.broker.revisit.RANGES_MAX", 2)
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe()
+        client = gateway.attach()
+        await gateway.publish_many(20)
+        await gateway.deliver()
+        await give_up(gateway, client, *range(1, 20, 2))
+        assert await gateway.ack(client) == 10
+        client.forget()
+        assert await redrive(gateway) == 10
+        await gateway.deliver()
+        assert client.received == list(range(1, 20, 2))
+        await gateway.ack(client)
+        assert gateway.statistics().waiting == 0
