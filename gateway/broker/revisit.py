@@ -69,7 +69,10 @@ def redrive(subscription: Subscription, segments: Sequence[Segment]) -> tuple[in
             messages += here
     s.buried.remove(found[0][0], found[-1][1])
     replay_redrive(s, messages, ranges)
-    s.revisit = normalise([*s.revisit, *ranges])
+    behind = [
+        (low, min(high, s.front - 1)) for low, high in ranges if low < s.front
+    ]  # the others it comes to by itself
+    s.revisit = normalise([*s.revisit, *behind])
     return messages, ranges
 
 

@@ -518,3 +518,22 @@ async def test_a_redrive_of_many_goes_in_steps_and_others_run_between(
         assert client.received == list(range(1, 20, 2))
         await gateway.ack(client)
         assert gateway.statistics().waiting == 0
+
+
+async def test_what_is_redriven_ahead_of_the_front_comes_once(tmp_path: Path) -> None:
+    """Behind a restart the front begins at the first that is not settled, and comes to what is redriven by itself."""
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe()
+        client = gateway.attach()
+        await gateway.publish_many(6)
+        await gateway.deliver()
+        await give_up(gateway, client, 3, 5)
+    async with driven(tmp_path) as gateway:
+        client = gateway.attach(window=2)
+        await gateway.deliver()
+        assert client.received == [1, 2]
+        assert await redrive(gateway) == 2
+        await gateway.ack(client)
+        gateway.engine.detach(client.consumer, gateway.now)
+        assert await gateway.consume() == [3, 4, 5, 6]
+        assert gateway.statistics().waiting == 0
