@@ -62,6 +62,7 @@ TABLE: dict[str, Kind] = {
     "pull_limit": Kind(503, 3504, True),
     "keys_unavailable": Kind(503, 3001, True),
     "overloaded": Kind(503, 3008, True),
+    "disk_full": Kind(503, 3008, True),
     "draining": Kind(503, 3001, True),
     "drained": Kind(503, 3013, True),
     "store_failed": Kind(503, 3001, True),

@@ -43,8 +43,10 @@ from gateway.errors import ConfigError, GatewayError, StoreError
 from gateway.flow.admit import Admit
 from gateway.flow.append import Append
 from gateway.flow.deliver import Deliver
+from gateway.flow.disk import DiskMarks
 from gateway.flow.notify import Notify
 from gateway.flow.pipeline import Pipelines
+from gateway.flow.quota import Quotas
 from gateway.flow.redeliver import Redeliver
 from gateway.flow.route import Route
 from gateway.flow.settle import Settle
@@ -75,6 +77,11 @@ class Node:
         self.pipelines = Pipelines(config, self.route.ring)
         way_on = self.pipelines if config.pipeline else self.route.ring
         self.admit = Admit(config.limits, config.ring, way_on)
+        self.disk = DiskMarks(config.store.directory, config.disk)
+        self.quotas = Quotas(config.quota)
+        self.admit.doors.append(self.disk.check)
+        if self.quotas:
+            self.admit.doors.append(self.quotas.check)
         self.notify = Notify(engine)
         self.deliver = Deliver(engine, self.clock)
         self.settle = Settle(engine, items_max, self.clock)
@@ -148,10 +155,12 @@ class Node:
         control_plane = ControlPlane(self._sources(control_guard))
 
         async def serve(listener: Listener, connection: HttpConnection) -> None:
-            if listener.open > config.listen.connections_max:
-                await self._refuse(connection.stream)
-            else:
+            refusal = self._too_many(listener, connection.remote)
+            if refusal is None:
                 await self._serve_http(connection)
+            else:
+                listener.refused += 1
+                await self._refuse(connection.stream, refusal)
 
         async def serve_data(stream: OutboxStream, remote: str) -> None:
             await serve(data, HttpConnection(stream, remote, config.http, self.watchdog, plane, plane.upgrade))
@@ -171,6 +180,7 @@ class Node:
             flow.start_soon(self.settle.run)
             flow.start_soon(self.redeliver.run)
             flow.start_soon(self.sweep.run)
+            flow.start_soon(self.disk.run)
             flow.start_soon(self.longpoll.run)
             flow.start_soon(self.flow_control.run)
             flow.start_soon(self.watchdog.run)
@@ -191,12 +201,20 @@ class Node:
         finally:
             del self._http[connection]
 
-    async def _refuse(self, stream: OutboxStream) -> None:
-        """One connection too many: say so, in HTTP, and close."""
-        error = GatewayError(
-            "connection_limit",
-            f"the gateway has {self.config.listen.connections_max} connections (listen.connections_max); try again",
-        )
+    def _too_many(self, listener: Listener, remote: str) -> GatewayError | None:
+        """Why a connection is one too many; it is counted among the open ones already."""
+        settings = self.config.listen
+        if listener.open > settings.connections_max:
+            why = f"the gateway has {settings.connections_max} connections (listen.connections_max); try again"
+            return GatewayError("connection_limit", why)
+        most = settings.connections_per_address_max
+        if most and listener.open_of(remote) > most:
+            why = f"your address has {most} connections (listen.connections_per_address_max); close some, or share them"
+            return GatewayError("connection_limit", why)
+        return None
+
+    async def _refuse(self, stream: OutboxStream, error: GatewayError) -> None:
+        """Say so, in HTTP, and close."""
         stream.offer(encode_response(error_response(error), self.watchdog.date, keep_alive=False))
         with trio.move_on_after(1):
             await stream.wait_drained()
@@ -215,6 +233,8 @@ class Node:
             clock=self.clock,
             admit=self.admit,
             pipelines=self.pipelines,
+            disk=self.disk,
+            quotas=self.quotas,
             route=self.route,
             append=self.append,
             notify=self.notify,

@@ -356,6 +356,40 @@ async def test_more_connections_than_may_be_open_are_refused_in_http(start_node:
         assert (await fourth.post(ONE, b"1")).status == 201
 
 
+async def test_more_connections_of_one_address_than_may_be_open_are_refused_in_http(start_node: StartNode) -> None:
+    node = await start_node({"listen.connections_per_address_max": 2})
+    other = await trio.open_tcp_stream("127.0.0.1", int(node.address.rpartition(":")[2]), local_address="127.0.0.9")
+    async with other, open_http(node.address) as first, open_http(node.address):
+        async with open_http(node.address) as third:
+            await third.send(request_bytes("POST", ONE, b"1"))
+            answer = await third.answer()
+            assert (answer.status, answer.code) == (503, "connection_limit")
+            assert "listen.connections_per_address_max" in answer.json["message"]
+            assert await third.end() == b""
+        assert (await first.post(ONE, b"1")).status == 201
+        assert (await RawHttp(other).post(ONE, b"1")).status == 201
+    async with open_http(node.address) as fourth:
+        await in_time(lambda: all(listener.open == 1 for listener in node._listeners if listener.name == "data"))
+        assert (await fourth.post(ONE, b"1")).status == 201
+        [data] = [listener for listener in node._listeners if listener.name == "data"]
+        assert (data.refused, data.open_of("127.0.0.1:1"), data.open_of("127.0.0.9:1")) == (1, 1, 0)
+
+
+async def test_a_producer_beyond_its_quota_is_told_when_to_come_back(start_node: StartNode) -> None:
+    node = await start_node({"quota.messages_per_s": 5.0, "quota.burst_s": 1.0})
+    async with open_http(node.address) as http, open_raw_websocket(node.address) as client:
+        answers = [await http.post(ONE, b"1") for _ in range(20)]
+        assert [answer.status for answer in answers][:5] == [201] * 5
+        refused = answers[-1]
+        assert (refused.status, refused.code, refused.json["temporary"]) == (429, "quota_exceeded", True)
+        assert int(refused.headers["retry-after"]) >= 1
+        await client.send({"op": "publish", "id": 1, "messages": [{"topic": "trade.a", "data": 1}]})
+        assert (await client.receive())["code"] == "quota_exceeded"
+        with trio.fail_after(10):
+            while (await http.post(ONE, b"1")).status != 201:
+                await trio.sleep(0.05)
+
+
 # --------------------------------------------------------------------------------------------------------- failure
 
 

@@ -196,6 +196,12 @@ def _check_relations(config: Config) -> None:
             "let none be longer than the next",
         ),
         (
+            config.disk.high_free_bytes <= config.disk.low_free_bytes
+            and config.disk.high_free_share <= config.disk.low_free_share,
+            "disk.high_free_bytes or disk.high_free_share is larger than its fellow disk.low_...: a warning comes "
+            "first; lower the first or raise the second",
+        ),
+        (
             config.shutdown.reconnect_ms_min <= config.shutdown.reconnect_ms_max,
             "shutdown.reconnect_ms_min is larger than shutdown.reconnect_ms_max: lower the first or raise the second",
         ),

@@ -49,6 +49,13 @@ class Listen:
     connections_max: int = setting(
         20_000, "Open connections of each plane; an idle one takes about 26 KiB.", 1, 1_000_000
     )
+    connections_per_address_max: int = setting(
+        0,
+        "Open connections of one remote address on each plane; 0 for no limit but connections_max. Behind a proxy all "
+        "clients have the proxy's address.",
+        0,
+        1_000_000,
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -359,6 +366,29 @@ class Pipeline:
 
 
 @attrs.frozen(kw_only=True)
+class Quota:
+    """How much one principal may publish; more is refused with `quota_exceeded` (429)."""
+
+    messages_per_s: float = setting(0.0, "Messages a second; 0 for no quota.", 0, 1e9)
+    bytes_per_s: float = setting(0.0, "Bytes a second, as received; 0 for no quota.", 0, 1e12)
+    burst_s: float = setting(
+        1.0, "A principal that rested may have so many seconds' worth at once; a batch is taken whole.", 0.1, 3600
+    )
+
+
+@attrs.frozen(kw_only=True)
+class Disk:
+    """Marks of the store's file system: the larger of bytes and share counts. Reads and acks go on at either."""
+
+    low_free_bytes: int = setting(512 * MIB, "Below this a warning is logged, and /healthz is degraded.", 0, 2**60)
+    low_free_share: float = setting(0.02, "The same as a share of the file system.", 0, 1)
+    high_free_bytes: int = setting(
+        128 * MIB, "Below this publishes are refused with `disk_full` (503), until there is room again.", 0, 2**60
+    )
+    high_free_share: float = setting(0.0, "The same as a share of the file system.", 0, 1)
+
+
+@attrs.frozen(kw_only=True)
 class Shutdown:
     """The drain."""
 
@@ -400,6 +430,8 @@ class Config:
     audit: Audit = attrs.field(factory=Audit)
     filter: Filter = attrs.field(factory=Filter)
     pipeline: tuple[Pipeline, ...] = ()
+    quota: Quota = attrs.field(factory=Quota)
+    disk: Disk = attrs.field(factory=Disk)
     shutdown: Shutdown = attrs.field(factory=Shutdown)
     log: Log = attrs.field(factory=Log)
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import enum
-import os
 from typing import Final
 
 import attrs
-import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,9 +13,7 @@ from gateway import __version__
 from gateway.control.call import JSON, Answer, Call, Right, json, ref
 from gateway.control.sources import Sources
 from gateway.errors import GatewayError
-
-_SEGMENTS_FREE_MIN: Final = 2
-"""Room for so many segments: the next one, and one for a restart to begin."""
+from gateway.flow.disk import Mark
 
 
 class State(enum.StrEnum):
@@ -118,7 +114,7 @@ class HealthCalls:
             "traffic": self._check_traffic(),
             "stages": self._check_stages(),
             "log": self._check_log(),
-            "disk": await trio.to_thread.run_sync(self._check_disk),
+            "disk": self._check_disk(),
             "connections": self._check_connections(),
             "credentials": self._check_credentials(),
         }
@@ -145,15 +141,15 @@ class HealthCalls:
         return Check(State.OK)
 
     def _check_disk(self) -> Check:
-        """Blocks: the file system may be far away."""
-        store = self._sources.config.store
-        try:
-            found = os.statvfs(store.directory)
-        except OSError as cause:
-            return Check(State.FAILED, f"{store.directory}: {cause.strerror}")
-        free = found.f_bavail * found.f_frsize
-        if free < _SEGMENTS_FREE_MIN * store.segment_bytes:
-            return Check(State.DEGRADED, f"{store.directory}: {free} bytes are free; make room")
+        """As the flow saw it within the last second."""
+        disk, directory = self._sources.disk, self._sources.config.store.directory
+        if disk.error:
+            return Check(State.FAILED, f"{directory}: {disk.error}")
+        free = 0 if disk.room is None else disk.room.free
+        if disk.mark is Mark.HIGH:
+            return Check(State.FAILED, f"{directory}: {free} bytes are free; publishes are refused (disk.high_...)")
+        if disk.mark is Mark.LOW:
+            return Check(State.DEGRADED, f"{directory}: {free} bytes are free; make room (disk.low_...)")
         return Check(State.OK)
 
     def _check_credentials(self) -> Check:

@@ -213,6 +213,7 @@ def stage_metrics(sources: Sources) -> Iterator[Metric]:
     yield counter("gateway_stage_refused_messages", "Messages a stage refused.", _each(stages, "refused"), "stage")
     busy = _each(stages, "busy_seconds") | {"deliver": sources.deliver.statistics.busy_seconds}
     yield counter("gateway_stage_busy_seconds", "Time a stage worked.", busy, "stage")
+    yield from backpressure_metrics(sources)
     budget = sources.admit.budget
     yield gauge("gateway_publishing_bytes", "Bytes of publishes under way in all stages.", budget.used)
     yield gauge("gateway_publishing_limit_bytes", "Bytes that may be.", budget.bytes_max)
@@ -224,6 +225,20 @@ def filter_metrics(sources: Sources, shown: Collection[str]) -> Iterator[Metric]
     errors: dict[str, float] = {name: n for name, n in sources.engine.filter_errors().items() if name in shown}
     text = "Messages of which the filter could not say whether they match; they went elsewhere only."
     yield counter("gateway_subscription_filter_error_messages", text, errors, "subscription")
+
+
+def backpressure_metrics(sources: Sources) -> Iterator[Metric]:
+    """What producers are refused for: the disk, and their quota."""
+    disk, quotas = sources.disk, sources.quotas
+    if disk.room is not None:
+        yield gauge("gateway_disk_free_bytes", "Bytes free for the store.", disk.room.free)
+        yield gauge("gateway_disk_size_bytes", "Bytes of its file system.", disk.room.size)
+    marks = {mark.value: float(disk.mark is mark) for mark in disk.reached}
+    yield gauge("gateway_disk_mark", "Whether free bytes are below a mark: 1 or 0.", marks, "mark")
+    reached = {mark.value: float(times) for mark, times in disk.reached.items()}
+    yield counter("gateway_disk_marks_reached", "Times they came below it.", reached, "mark")
+    yield counter("gateway_quota_refused_batches", "Publishes beyond a quota.", quotas.statistics.refused_batches)
+    yield counter("gateway_quota_refused_messages", "Messages in them.", quotas.statistics.refused_messages)
 
 
 def flow_metrics(sources: Sources) -> Iterator[Metric]:
@@ -292,6 +307,8 @@ def edge_metrics(sources: Sources) -> Iterator[Metric]:
     yield gauge("gateway_listener_connections", "TCP connections open.", _each(listeners, "open"), "listener")
     accepted = _each(listeners, "accepted")
     yield counter("gateway_listener_accepted_connections", "TCP connections accepted.", accepted, "listener")
+    refused = _each(listeners, "refused")
+    yield counter("gateway_listener_refused_connections", "TCP connections that were too many.", refused, "listener")
     limit = sources.config.listen.connections_max
     yield gauge("gateway_listener_limit_connections", "TCP connections that may be open on the data plane.", limit)
     yield gauge("gateway_pulls_waiting", "Pulls that wait for a message.", longpoll.waiting)

@@ -19,8 +19,10 @@ from gateway.engine.base import Engine
 from gateway.flow.admit import Admit
 from gateway.flow.append import Append
 from gateway.flow.deliver import Deliver
+from gateway.flow.disk import DiskMarks
 from gateway.flow.notify import Notify
 from gateway.flow.pipeline import Pipelines
+from gateway.flow.quota import Quotas
 from gateway.flow.redeliver import Redeliver
 from gateway.flow.route import Route
 from gateway.flow.settle import Settle
@@ -36,6 +38,8 @@ class Sources:
     clock: Callable[[], int]
     admit: Admit
     pipelines: Pipelines
+    disk: DiskMarks
+    quotas: Quotas
     route: Route
     append: Append
     notify: Notify

@@ -29,13 +29,19 @@ class Listener:
         self._unsent = unsent
         self._sockets = [_bind(name, info, backlog) for info in _resolve(name, address)]
         self.accepted = 0
+        self.refused = 0
         self.open = 0
+        self._open_by_host: dict[str, int] = {}
 
     @property
     def address(self) -> str:
         """HOST:PORT as bound, with the port that port 0 became."""
         host, port = self._sockets[0].getsockname()[:2]
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def open_of(self, remote: str) -> int:
+        """Open connections of the host of `remote`, HOST:PORT."""
+        return self._open_by_host.get(_host(remote), 0)
 
     async def run(self, serve: Serve) -> None:
         """Accept until cancelled. Connections end with it."""
@@ -66,7 +72,9 @@ class Listener:
                 connections.start_soon(self._serve, sock, f"{peer[0]}:{peer[1]}", serve, connections)
 
     async def _serve(self, sock: socket.socket, remote: str, serve: Serve, connections: trio.Nursery) -> None:
+        host = _host(remote)
         self.open += 1
+        self._open_by_host[host] = self._open_by_host.get(host, 0) + 1
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -76,6 +84,9 @@ class Listener:
             _log.exception("a connection failed", remote=remote)
         finally:
             self.open -= 1
+            self._open_by_host[host] -= 1
+            if not self._open_by_host[host]:
+                del self._open_by_host[host]
             sock.close()
 
     def close(self) -> None:
@@ -84,6 +95,10 @@ class Listener:
             if sock.fileno() >= 0:
                 trio.lowlevel.notify_closing(sock)
                 sock.close()
+
+
+def _host(remote: str) -> str:
+    return remote.rpartition(":")[0]
 
 
 def _resolve(name: str, address: str) -> list[tuple[int, tuple[str, int]]]:

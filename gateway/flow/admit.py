@@ -38,6 +38,8 @@ class Admit:
         """Set while nothing is accepted: the gateway drains, or its store has failed."""
         self.on_denied: Callable[[Batch, GatewayError], None] = lambda _batch, _error: None
         """Called for each batch with topics that its principal may not publish to."""
+        self.doors: list[Callable[[Batch], None]] = []
+        """Asked of each batch that comes from outside, before it takes a place; GatewayError refuses it whole."""
         self._limits = limits
         self._wait_s = ring.wait_ms / 1000
         self._forward = forward
@@ -49,6 +51,9 @@ class Admit:
         try:
             if self.closed:
                 raise self.closed
+            if not batch.trusted:
+                for door in self.doors:
+                    door(batch)
             await self.budget.take(batch.size, self._wait_s)
             batch.on_finished = self.budget.give
             try:

@@ -72,7 +72,15 @@ def _no_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _full_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    full = SimpleNamespace(f_bavail=2 * node.config.store.segment_bytes // 4096 - 1, f_frsize=4096)
+    _fill_disk(monkeypatch, node.config.disk.high_free_bytes - 1)
+
+
+def _filling_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    _fill_disk(monkeypatch, node.config.disk.low_free_bytes - 1)
+
+
+def _fill_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    full = SimpleNamespace(f_bavail=free, f_blocks=2**33, f_frsize=1)
     monkeypatch.setattr(os, "statvfs", lambda path: full)
 
 
@@ -82,7 +90,8 @@ TROUBLES = [
     (_fill_budget, "stages", "degraded", "ring.bytes_max"),
     (_slow_disk, "log", "degraded", "store.pending_bytes_max"),
     (_no_disk, "disk", "failed", "Input/output error"),
-    (_full_disk, "disk", "degraded", "make room"),
+    (_full_disk, "disk", "failed", "publishes are refused"),
+    (_filling_disk, "disk", "degraded", "make room"),
 ]
 
 
@@ -98,6 +107,7 @@ async def test_a_part_in_trouble_says_why_and_the_whole_is_as_its_worst_part(
 ) -> None:
     with monkeypatch.context() as patch:
         trouble(node, patch)
+        await node.disk.look_now()
         answer = await control.get("/healthz")
     report = answer.json()
     check_shape("Health", report)
