@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any, Final
 
 import trio
 from prometheus_client import exposition
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, SummaryMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    SummaryMetricFamily,
+)
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.requests import Request
@@ -25,7 +31,7 @@ from gateway.control.call import Answer, Call, Right
 from gateway.control.process import collector_metrics, collector_pauses, process_metrics
 from gateway.control.sources import Sources
 from gateway.errors import TABLE
-from gateway.flow.ring import Ring
+from gateway.flow.ring import SIZES, Ring, RingStatistics
 from gateway.model import SubscriptionView
 
 SUBSCRIPTIONS_MAX: Final = 1000
@@ -204,6 +210,7 @@ def stage_metrics(sources: Sources) -> Iterator[Metric]:
     )
     stages = {statistics.name: statistics for statistics in (ring.statistics() for ring in rings)}
     yield gauge("gateway_ring_items", "Batches that wait in front of a stage.", _each(stages, "depth"), "stage")
+    yield gauge("gateway_ring_peak_items", "The most that ever waited there.", _each(stages, "peak"), "stage")
     yield gauge("gateway_ring_limit_items", "Batches that may wait there.", _each(stages, "items_max"), "stage")
     yield counter("gateway_stage_items", "Batches a stage was given.", _each(stages, "items"), "stage")
     yield counter("gateway_stage_messages", "Messages in them.", _each(stages, "messages"), "stage")
@@ -211,7 +218,9 @@ def stage_metrics(sources: Sources) -> Iterator[Metric]:
     passed: dict[str, float] = {stage.name: stage.passed for stage in own}
     yield counter("gateway_stage_passed_messages", "Messages a pipeline's stage let go on.", passed, "stage")
     yield counter("gateway_stage_refused_messages", "Messages a stage refused.", _each(stages, "refused"), "stage")
-    busy = _each(stages, "busy_seconds") | {"deliver": sources.deliver.statistics.busy_seconds}
+    yield _batch_sizes(stages)
+    busy = _each(stages, "busy_seconds")
+    busy |= {"notify": sources.notify.statistics.busy_seconds, "deliver": sources.deliver.statistics.busy_seconds}
     yield counter("gateway_stage_busy_seconds", "Time a stage worked.", busy, "stage")
     yield from backpressure_metrics(sources)
     budget = sources.admit.budget
@@ -225,6 +234,15 @@ def filter_metrics(sources: Sources, shown: Collection[str]) -> Iterator[Metric]
     errors: dict[str, float] = {name: n for name, n in sources.engine.filter_errors().items() if name in shown}
     text = "Messages of which the filter could not say whether they match; they went elsewhere only."
     yield counter("gateway_subscription_filter_error_messages", text, errors, "subscription")
+
+
+def _batch_sizes(stages: Mapping[str, RingStatistics]) -> Metric:
+    """How many messages the batches of each stage have."""
+    family = HistogramMetricFamily("gateway_stage_batch_messages", "Messages in a batch.", labels=["stage"])
+    for name, ring in stages.items():
+        bounds = [str(float(2**power)) for power in range(SIZES)] + ["+Inf"]
+        family.add_metric([name], list(zip(bounds, accumulate(ring.sizes), strict=True)), ring.messages)
+    return family
 
 
 def backpressure_metrics(sources: Sources) -> Iterator[Metric]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 import attrs
 
 from gateway.engine.base import Engine
@@ -19,6 +21,7 @@ class NotifyStatistics:
     refused: int = 0
     duplicates: int = 0
     settlements: int = 0
+    busy_seconds: float = attrs.field(default=0.0, eq=False)  # no count
 
 
 class Notify:
@@ -33,6 +36,7 @@ class Notify:
         statistics = self.statistics
         while True:
             entries = await self._engine.committed()
+            began = perf_counter()
             statistics.commits += 1
             self._steps.stored(entries)
             for entry in entries:
@@ -43,6 +47,7 @@ class Notify:
                     statistics.settlements += 1
                     if entry.done is not None:
                         entry.done(entry)
+            statistics.busy_seconds += perf_counter() - began
 
     def _count(self, batch: Batch) -> None:
         statistics = self.statistics

@@ -20,6 +20,8 @@ from gateway.model import Batch
 T = TypeVar("T")
 _IN_A_ROW_MAX: Final = 8
 """Items a stage takes before others run: a task switch each would cost single publishes more than their work."""
+SIZES: Final = 11
+"""Batch sizes are counted by powers of two: up to 1, 2, 4 ... 1024 messages, and more."""
 
 
 @attrs.define
@@ -29,11 +31,15 @@ class RingStatistics:
     name: str
     items_max: int
     depth: int = 0
+    peak: int = 0
+    """The most items that ever waited."""
     items: int = 0
     messages: int = 0
     waits: int = 0
     refused: int = 0
     busy_seconds: float = 0.0
+    sizes: list[int] = attrs.field(factory=lambda: [0] * (SIZES + 1))
+    """Items with up to 2^n messages, and the rest."""
 
 
 class Sink(Protocol):
@@ -50,6 +56,16 @@ class Ring(Generic[T]):
         self._send, self._receive = trio.open_memory_channel[T](items_max)
         self._statistics = RingStatistics(name, items_max)
         self._in_a_row = 0
+        self._taken = 0
+
+    def _note_put(self, messages: int) -> None:
+        statistics = self._statistics
+        statistics.items += 1
+        statistics.messages += messages
+        statistics.sizes[min((messages - 1).bit_length(), SIZES)] += 1
+        waiting = statistics.items - self._taken
+        if waiting > statistics.peak:
+            statistics.peak = waiting
 
     async def put(self, item: T, messages: int = 1) -> None:
         """Add `item`, of so many messages; waits while the ring is full."""
@@ -58,14 +74,12 @@ class Ring(Generic[T]):
         except trio.WouldBlock:
             self._statistics.waits += 1
             await self._send.send(item)
-        self._statistics.items += 1
-        self._statistics.messages += messages
+        self._note_put(messages)
 
     def put_nowait(self, item: T, messages: int = 1) -> None:
         """Add `item`; trio.WouldBlock where the ring is full."""
         self._send.send_nowait(item)
-        self._statistics.items += 1
-        self._statistics.messages += messages
+        self._note_put(messages)
 
     async def work(self, stage: Callable[[T], None]) -> None:
         """Call `stage` with each item, forever. Sleeps only when nothing waits."""
@@ -73,12 +87,14 @@ class Ring(Generic[T]):
         while True:
             item = await receive.receive()
             began = perf_counter()
+            self._taken += 1
             stage(item)
             for _ in range(statistics.items_max):  # then let others run
                 try:
                     item = receive.receive_nowait()
                 except trio.WouldBlock:
                     break
+                self._taken += 1
                 stage(item)
             statistics.busy_seconds += perf_counter() - began
 
@@ -91,16 +107,21 @@ class Ring(Generic[T]):
                 pass
             else:
                 self._in_a_row += 1
+                self._taken += 1
                 return item
         self._in_a_row = 0
-        return await self._receive.receive()  # lets others run
+        item = await self._receive.receive()  # lets others run
+        self._taken += 1
+        return item
 
     def get_nowait(self) -> T | None:
         """The next item; None where nothing waits."""
         try:
-            return self._receive.receive_nowait()
+            item = self._receive.receive_nowait()
         except trio.WouldBlock:
             return None
+        self._taken += 1
+        return item
 
     def count_refused(self, messages: int) -> None:
         self._statistics.refused += messages
@@ -109,7 +130,8 @@ class Ring(Generic[T]):
         self._statistics.busy_seconds += seconds
 
     def statistics(self) -> RingStatistics:
-        return attrs.evolve(self._statistics, depth=self._receive.statistics().current_buffer_used)
+        depth = self._receive.statistics().current_buffer_used
+        return attrs.evolve(self._statistics, depth=depth, sizes=list(self._statistics.sizes))
 
 
 class Budget:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 from gateway.engine.base import Engine
 from gateway.flow.ring import Ring
 from gateway.model import Batch
@@ -18,7 +20,9 @@ class Route:
     async def run(self) -> None:
         while True:
             batch = await self.ring.get()
+            began = perf_counter()
             self._engine.route(batch)
+            self.ring.count_busy(perf_counter() - began)
             while not self._engine.is_routed(batch):
                 await self._engine.ask_filters(batch)
             await self._forward.put(batch, len(batch.messages))

@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from gateway.errors import GatewayError
-from gateway.flow.ring import Budget, Ring, RingStatistics, overloaded
+from gateway.flow.ring import SIZES, Budget, Ring, RingStatistics, overloaded
 
 Clock = trio.testing.MockClock
 
@@ -32,7 +32,8 @@ async def test_a_full_ring_takes_no_more() -> None:
     ring.put_nowait("b", 20)
     with pytest.raises(trio.WouldBlock):
         ring.put_nowait("c", 30)
-    assert ring.statistics() == RingStatistics("admit", 2, depth=2, items=2, messages=30)
+    sizes = ring.statistics().sizes
+    assert ring.statistics() == RingStatistics("admit", 2, depth=2, peak=2, items=2, messages=30, sizes=sizes)
 
 
 async def test_a_put_waits_until_there_is_a_place(nursery: trio.Nursery) -> None:
@@ -196,3 +197,23 @@ async def test_waiting_until_nothing_is_under_way(nursery: trio.Nursery) -> None
 def test_an_overload_says_when_to_come_back(waited_s: float, retry_after_s: int) -> None:
     error = overloaded(waited_s)
     assert (error.code, error.kind.temporary, error.retry_after_s) == ("overloaded", True, retry_after_s)
+
+
+async def test_the_peak_is_the_most_that_ever_waited() -> None:
+    ring: Ring[int] = Ring("stage", 10)
+    for wave in (3, 5, 2):
+        for item in range(wave):
+            ring.put_nowait(item)
+        for item in range(wave):
+            assert await ring.get() == item
+    assert (ring.statistics().peak, ring.statistics().depth) == (5, 0)
+
+
+async def test_batches_are_counted_by_their_size_in_powers_of_two() -> None:
+    ring: Ring[int] = Ring("stage", 100)
+    for messages in (1, 2, 3, 4, 5, 500, 1000, 1024, 1025, 100_000):
+        ring.put_nowait(0, messages)
+    expected = [0] * (SIZES + 1)
+    expected[0], expected[1], expected[2], expected[3] = 1, 1, 2, 1  # 1; 2; 3 and 4; 5
+    expected[9], expected[10], expected[11] = 1, 2, 2  # up to 512, up to 1024, and more
+    assert ring.statistics().sizes == expected
