@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gateway.bench import plan as plans
+from gateway.bench.figures import Figures
 from gateway.bench.link import LinkLostError
 from gateway.bench.own import own_gateway, raise_descriptor_limit
 from gateway.bench.plan import Plan, Target
 from gateway.bench.report import print_report
-from gateway.bench.run import Figures, Run
+from gateway.bench.run import Run
 from gateway.bench.tally import Tally
 from gateway.cli.options import token_option
 
@@ -34,7 +35,9 @@ _REFRESH_S: Final = 0.2
 @click.option("--messages", type=click.IntRange(0), default=200_000, show_default=True, help="Messages to publish.")
 @click.option("--size", type=click.IntRange(18, 2**20), default=256, show_default=True, help="Bytes of a payload.")
 @click.option("--publishers", type=click.IntRange(1, 10_000), help="Connections that publish. [default: 1; --http: 64]")
-@click.option("--subscribers", type=click.IntRange(0, 1000), default=1, show_default=True, help="WebSocket consumers.")
+@click.option(
+    "--subscribers", type=click.IntRange(0, IDLE_MAX), default=1, show_default=True, help="WebSocket consumers."
+)
 @click.option("--shared", is_flag=True, help="All consumers share one subscription; else each has its own.")
 @click.option(
     "--window", type=click.IntRange(1), default=2000, show_default=True, help="Unconfirmed messages of a publisher."
@@ -47,6 +50,11 @@ _REFRESH_S: Final = 0.2
 @click.option(
     "--idle", type=click.IntRange(0, IDLE_MAX), default=0, help="WebSocket connections that stand idle meanwhile."
 )
+@click.option("--own-topics", is_flag=True, help="Each subscription reads a topic of its own; messages go round.")
+@click.option("--slow-readers", type=click.IntRange(0), default=0, help="Of the subscribers, so many never read.")
+@click.option("--no-ack", type=click.IntRange(0), default=0, help="So many of them never acknowledge.")
+@click.option("--late-ack", type=click.IntRange(0), default=0, help="So many of them acknowledge after 5 seconds.")
+@click.option("--backlog", type=click.IntRange(0), default=0, help="Messages published before there is a consumer.")
 @click.option("--url", help="Measure this gateway and not one of our own, such as http://127.0.0.1:8080.")
 @click.option(
     "--control-url", default="http://127.0.0.1:8081", show_default=True, help="With --url: its control plane."
@@ -71,6 +79,11 @@ def bench(
     rate: float | None,
     http: bool,
     idle: int,
+    own_topics: bool,
+    slow_readers: int,
+    no_ack: int,
+    late_ack: int,
+    backlog: int,
     url: str | None,
     control_url: str,
     pid: int | None,
@@ -99,6 +112,11 @@ def bench(
             rate_per_s=rate,
             http=http,
             idle=idle,
+            own_topics=own_topics,
+            slow_readers=slow_readers,
+            no_ack=no_ack,
+            late_ack=late_ack,
+            backlog=backlog,
         )
         given = None if url is None else Target(plans.parse_address(url), plans.parse_address(control_url), pid)
     except ValueError as error:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle, islice
 from typing import Final
 
 import attrs
@@ -29,10 +30,11 @@ DELIVERY: Final = b'{"op":"messages",'
 
 
 class Layout:
-    """The bytes of one topic's messages."""
+    """The bytes of the messages; of several topics, each is the next one's."""
 
-    def __init__(self, topic: str, size_bytes: int) -> None:
-        self._topic = topic.encode("ascii")
+    def __init__(self, topics: str | Sequence[str], size_bytes: int) -> None:
+        self._topics = [topic.encode("ascii") for topic in ([topics] if isinstance(topics, str) else topics)]
+        self._next_topic = cycle(self._topics)
         self._rest = b"x" * (size_bytes - SIZE_MIN) + b'"'
 
     def payload(self, stamp: int) -> bytes:
@@ -43,7 +45,12 @@ class Layout:
         """A publish operation; `reference` is its `id`."""
         messages: list[bytes] = []
         for stamp, count in runs:
-            messages += [b'{"topic":"%b","data":%b}' % (self._topic, self.payload(stamp))] * count
+            payload = self.payload(stamp)
+            if len(self._topics) == 1:
+                messages += [b'{"topic":"%b","data":%b}' % (self._topics[0], payload)] * count
+            else:
+                topics = islice(self._next_topic, count)
+                messages += [b'{"topic":"%b","data":%b}' % (topic, payload) for topic in topics]
         return b'{"op":"publish","id":%d,"messages":[%b]}' % (reference, b",".join(messages))
 
 

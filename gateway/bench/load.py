@@ -15,6 +15,8 @@ from gateway.bench.plan import Plan
 from gateway.bench.tally import Tally
 
 _POSITION: Final = re.compile(rb'"position":(\d+)')
+NO_STAMP: Final = 0
+"""In a message whose latency says nothing: it is published before there is a consumer."""
 _LAST: Final = 1
 """The `id` of a subscriber's last operation."""
 
@@ -29,7 +31,8 @@ class Publisher(Protocol):
 class WebSocketPublisher:
     """Batches over one WebSocket connection, with many unanswered."""
 
-    def __init__(self, link: WebSocketLink, layout: Layout, plan: Plan, tally: Tally) -> None:
+    def __init__(self, link: WebSocketLink, layout: Layout, plan: Plan, tally: Tally, *, stamped: bool = True) -> None:
+        self._stamped = stamped
         self._link = link
         self._layout = layout
         self._plan = plan
@@ -67,6 +70,8 @@ class WebSocketPublisher:
 
     async def _send(self, runs: list[Run], count: int) -> None:
         reference = self._sent
+        if not self._stamped:
+            runs = [(NO_STAMP, count)]
         self._unanswered[reference] = runs
         self._sent += count
         self._link.offer(self._layout.publish(reference, runs))
@@ -139,33 +144,39 @@ class HttpPublisher:
 class Subscriber:
     """One consumer: acknowledges all that one read brought with one operation."""
 
-    def __init__(self, link: WebSocketLink, name: str, tally: Tally) -> None:
+    def __init__(self, link: WebSocketLink, name: str, tally: Tally, *, timed: bool = True) -> None:
         self._link = link
         self._name = name
         self._tally = tally
+        self._timed = timed
+        self._early: list[bytes] = []  # frames that came with the answer to the subscribe
         self._settled = trio.Event()
 
     async def attach(self, window: int) -> None:
         """Subscribe, and wait until that is so. Raises LinkLostError."""
-        self._link.offer(orjson.dumps({"op": "subscribe", "id": 0, "subscription": self._name, "window": window}))
-        for text in await self._link.receive():
-            answer = orjson.loads(text)
-            if answer["op"] != "ok":
-                raise LinkLostError(f"subscription {self._name}: {_why(answer)}")
+        self._link.offer(subscribe(self._name, window))
+        while not (frames := await self._link.receive()):
+            pass  # a piece of one
+        first, *self._early = frames
+        answer = orjson.loads(first)
+        if answer["op"] != "ok":
+            raise LinkLostError(f"subscription {self._name}: {_why(answer)}")
 
     async def run(self) -> None:
         """Receive and acknowledge until cancelled."""
         link, tally, name = self._link, self._tally, self._name
         head = b'{"op":"ack","subscription":"%b","ranges":' % name.encode("ascii")
+        frames = self._early
         while True:
             ranges: list[tuple[int, int]] = []
-            for text in await link.receive():
+            for text in frames or await link.receive():
                 if text.startswith(DELIVERY):
                     seen = read_delivery(text)
-                    tally.note_received(name, seen, now_us())
+                    tally.note_received(name, seen, now_us(), timed=self._timed)
                     ranges += seen.ranges
                 else:
                     self._hear(orjson.loads(text))
+            frames = []
             if ranges:
                 link.offer(head + orjson.dumps(ranges) + b"}")
                 if link.unsent_bytes:
@@ -181,6 +192,11 @@ class Subscriber:
         """Wait until the gateway has carried out every acknowledgement, and has it on the disk."""
         self._link.offer(orjson.dumps({"op": "ack", "id": _LAST, "subscription": self._name, "ranges": []}))
         await self._settled.wait()
+
+
+def subscribe(name: str, window: int) -> bytes:
+    """The operation that attaches a consumer."""
+    return orjson.dumps({"op": "subscribe", "id": 0, "subscription": name, "window": window})
 
 
 def raise_if_ending(announcement: dict[str, object]) -> None:

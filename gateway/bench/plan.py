@@ -32,10 +32,27 @@ class Plan:
     """Messages per second of all publishers together; None for as fast as the window allows."""
     http: bool
     idle: int
+    slow_readers: int = 0
+    """Of the subscribers, how many never read."""
+    no_ack: int = 0
+    """How many never acknowledge."""
+    late_ack: int = 0
+    """How many acknowledge after five seconds."""
+    backlog: int = 0
+    """Messages that are published before there is a consumer."""
+    own_topics: bool = False
+    """Each subscription has a topic of its own, and each message goes to one of them."""
 
     def __attrs_post_init__(self) -> None:
         if self.size_bytes < SIZE_MIN:
             raise ValueError(f"--size {self.size_bytes}: the least is {SIZE_MIN}, which holds the time stamp")
+        if self.misfits > self.subscribers or (self.misfits and (self.shared or self.own_topics)):
+            raise ValueError(
+                f"--slow-readers, --no-ack and --late-ack are {self.misfits} of --subscribers {self.subscribers}, "
+                f"each with a subscription of its own to all messages"
+            )
+        if self.own_topics and (self.shared or self.http or self.backlog):
+            raise ValueError("--own-topics goes with neither --shared, --http nor --backlog")
         if not self.http and self.batch > self.window:
             raise ValueError(f"--batch {self.batch} is larger than --window {self.window}: it would never be sent")
         if self.batch > 1 and self.batch * self.size_bytes > BATCH_BYTES_MAX:
@@ -45,9 +62,15 @@ class Plan:
             )
 
     @property
+    def misfits(self) -> int:
+        """Subscribers that do not keep up."""
+        return self.slow_readers + self.no_ack + self.late_ack
+
+    @property
     def deliveries(self) -> int:
         """Deliveries that are due where every message is accepted."""
-        return self.messages * (min(self.subscribers, 1) if self.shared else self.subscribers)
+        once = self.shared or self.own_topics
+        return (self.messages + self.backlog) * (min(self.subscribers, 1) if once else self.subscribers)
 
     def share(self, publisher: int) -> int:
         """How many of the messages this publisher sends."""
@@ -67,6 +90,11 @@ def make_plan(
     rate_per_s: float | None,
     http: bool,
     idle: int,
+    slow_readers: int = 0,
+    no_ack: int = 0,
+    late_ack: int = 0,
+    backlog: int = 0,
+    own_topics: bool = False,
 ) -> Plan:
     """A plan with what was left open filled in so that it fits the rest."""
     if publishers is None:
@@ -86,6 +114,11 @@ def make_plan(
         rate_per_s=rate_per_s,
         http=http,
         idle=idle,
+        slow_readers=slow_readers,
+        no_ack=no_ack,
+        late_ack=late_ack,
+        backlog=backlog,
+        own_topics=own_topics,
     )
 
 

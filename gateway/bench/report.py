@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
+from gateway.bench.figures import Figures
 from gateway.bench.plan import Plan
-from gateway.bench.run import Figures
 from gateway.bench.tally import Percentiles
 
 
@@ -24,6 +24,8 @@ def print_report(figures: Figures, console: Console) -> None:
     console.print(rows)
     if figures.confirm or figures.delivery:
         console.print(_latencies(figures))
+    if figures.stages:
+        console.print(_stages(figures))
     for note in _notes(figures):
         console.print(note, soft_wrap=True)
 
@@ -37,7 +39,12 @@ def describe(plan: Plan) -> str:
     if plan.rate_per_s is None and not plan.http:
         speed += f", {plan.window:,} unconfirmed on each connection"
     ends = f"from {_many(plan.publishers, 'publisher')} to {_many(plan.subscribers, 'subscriber')}"
-    shared = " of one subscription" if plan.shared else ""
+    shared = " of one subscription" if plan.shared else " with a topic each" if plan.own_topics else ""
+    for count, what in ((plan.slow_readers, "never read"), (plan.no_ack, "never ack"), (plan.late_ack, "ack late")):
+        if count:
+            shared += f", {count:,} of which {what}"
+    if plan.backlog:
+        shared += f", behind a backlog of {plan.backlog:,}"
     return f"{plan.messages:,} messages of {plan.size_bytes:,} bytes, {way}, {ends}{shared}; {speed}"
 
 
@@ -51,6 +58,9 @@ def _rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
         yield "published", f"{figures.published_per_s:,.0f}/s", f"{figures.published:,} in {figures.elapsed_s:.2f} s"
         if figures.plan.subscribers:
             yield "delivered", f"{figures.received_per_s:,.0f}/s", f"{figures.received:,}"
+        yield from _backlog_rows(figures)
+        if figures.plan.misfits:
+            yield "closed", f"{figures.misfits_closed:,}", "consumers that did not keep up"
         yield "lost", f"{figures.lost:,}", "accepted and not delivered"
         yield "duplicates", f"{figures.duplicates:,}", ""
         yield "server CPU", _show(server.cpu_us_per_message, "{:.1f} us"), "a message: publish, fsync, deliver, ack"
@@ -62,7 +72,16 @@ def _rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
     if figures.idle_connections:
         each = server.bytes_per_idle_connection
         yield "idle connection", _show(each, "{:,.0f} bytes"), f"resident memory; {figures.idle_connections:,} open"
-    yield "resident memory", _mib(server.resident_bytes), f"{_mib(server.resident_start_bytes)} at the start"
+    starting = f"{_mib(server.resident_start_bytes)} at the start, {_mib(server.resident_peak_bytes)} at most"
+    yield "resident memory", _mib(server.resident_bytes), starting
+
+
+def _backlog_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
+    backlog = figures.backlog
+    if backlog is not None:
+        grown = f"published without a consumer; {_mib(backlog.resident_growth_bytes)} more resident"
+        yield "backlog", f"{backlog.published_per_s:,.0f}/s", grown
+        yield "drained", _show(backlog.drained_per_s, "{:,.0f}/s"), f"in {_show(backlog.drained_s, '{:.2f}')} s"
 
 
 def _pauses(figures: Figures) -> str:
@@ -80,6 +99,25 @@ def _latencies(figures: Figures) -> Table:
     for name, latency in (("publish to confirm", figures.confirm), ("publish to delivery", figures.delivery)):
         if latency:
             table.add_row(name, *_columns(latency))
+    return table
+
+
+def _stages(figures: Figures) -> Table:
+    """Where the time went; a stage's batches are what it takes in one go."""
+    table = Table(box=None, pad_edge=False, header_style="cyan")
+    table.add_column("stage", style="cyan")
+    for name in ("batches", "messages each", "ring full", "ring peak", "busy", "us/message"):
+        table.add_column(name, justify="right")
+    for stage in figures.stages:
+        table.add_row(
+            stage.name,
+            f"{stage.batches:,.0f}",
+            _show(stage.messages_per_batch, "{:,.1f}"),
+            _show(stage.waits, "{:,.0f}"),
+            _show(stage.peak_items, "{:,.0f}"),
+            _show(stage.busy_share, "{:.1%}"),
+            _show(stage.us_per_message, "{:.2f}"),
+        )
     return table
 
 

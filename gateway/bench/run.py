@@ -20,78 +20,26 @@ import trio
 
 from gateway import __version__
 from gateway.bench import vitals
+from gateway.bench.figures import Backlog, Figures, Server, ratio
 from gateway.bench.idle import open_idle
 from gateway.bench.layout import Layout
 from gateway.bench.link import HttpLink, LinkLostError, WebSocketLink
 from gateway.bench.load import HttpPublisher, Publisher, Subscriber, WebSocketPublisher
+from gateway.bench.misfits import Misfit, MisfitSubscriber
 from gateway.bench.pace import now_us, timetable
-from gateway.bench.plan import Plan, Target
-from gateway.bench.tally import Percentiles, Tally
+from gateway.bench.plan import BATCH_DEFAULT, Plan, Target
+from gateway.bench.stages import Stage, stages
+from gateway.bench.tally import Tally
 from gateway.bench.vitals import Vitals, growth
 
 CONSUMER_WINDOW: Final = 10_000
 """Messages in flight to one consumer: enough that the round trip of an ack never stops it."""
+_AT_ONCE: Final = 64
+"""Connections opened, and subscriptions made, at once."""
 _STALLED_S: Final = 10.0
 """Nothing has moved for this long: what has not come is counted as lost."""
 _SETTLING_S: Final = 0.5
 """Handshakes leave memory behind that is given back a moment later."""
-
-
-@attrs.frozen(kw_only=True)
-class Server:
-    """The gateway during the run; None for what it does not show."""
-
-    cpu_us_per_message: float | None
-    cpu_share: float | None
-    """Of one core."""
-    acked: float | None
-    """Messages that consumers settled, as the gateway counts them."""
-    commits: float | None
-    messages_per_commit: float | None
-    commit_ms: float | None
-    """One write and one fdatasync, on average."""
-    gc_collections: float | None
-    gc_pause_ms: float | None
-    """All pauses of the garbage collector together."""
-    gc_pause_max_ms: float | None
-    """The longest since the gateway's start; None where there was none in this run."""
-    resident_start_bytes: float | None
-    resident_bytes: float | None
-    bytes_per_idle_connection: float | None
-
-
-@attrs.frozen(kw_only=True)
-class Figures:
-    """What came out. `attrs.asdict` of it is what --json prints."""
-
-    plan: Plan
-    version: str
-    """Of this program; the gateway's own where it is one of ours."""
-    python: str
-    processors: int
-    store_filesystem: str
-    """Of the gateway's own store; "" where it is not ours."""
-    complete: bool
-    """Every message was accepted, and came to every subscription."""
-    published: int
-    refused: int
-    refusal: str
-    received: int
-    lost: int
-    duplicates: int
-    invented: int
-    """Deliveries of what nobody has published."""
-    idle_connections: int
-    elapsed_s: float
-    published_per_s: float
-    received_per_s: float
-    confirm: Percentiles | None
-    """From the publish, or from when it was due, to its confirmation."""
-    delivery: Percentiles | None
-    """The same to the delivery frame's arrival."""
-    load_cpu_share: float
-    """Of one core; near 1 it is the load that was measured."""
-    server: Server
 
 
 class Run:
@@ -106,6 +54,9 @@ class Run:
         subscriptions = min(plan.subscribers, 1) if plan.shared else plan.subscribers
         self._names = [f"{name}.{number}" for number in range(subscriptions)]
         self._links: list[WebSocketLink | HttpLink] = []
+        own = [f"{self._topic}.{number}" for number in range(subscriptions)]
+        self._topics = own if plan.own_topics and own else [self._topic]
+        self._backlog: Backlog | None = None
 
     async def measure(self) -> Figures:
         """Raises LinkLostError where a connection or the gateway was lost."""
@@ -128,20 +79,28 @@ class Run:
         start = await vitals.look(self._target, control)
         idle_bytes = await self._stand_idle(start, control, links)
         await self._put_subscriptions(control)
+        if self._plan.backlog:
+            await self._pile_up(control, links)
         tally.stage = "connecting"
         publishers = [await self._publisher(links) for _ in range(self._plan.publishers)]
-        subscribers = await self._attach_all(links)
+        before = await vitals.look(self._target, control)
+        tally.begin(self._names, now_us(), self._names[: self._plan.misfits])
+        subscribers, misfits = await self._attach_all(links)
         tally.stage = "publishing"
-        before, load_s, began_s = await vitals.look(self._target, control), time.process_time(), trio.current_time()
+        if not self._plan.backlog:  # else its delivery has begun with the first consumer
+            before = await vitals.look(self._target, control)
+            tally.started_us = now_us()
+        load_s, began_s = time.process_time(), trio.current_time()
         if self._plan.messages:
-            await self._load(publishers, subscribers)
+            await self._load(publishers, subscribers, misfits, links)
         load_s, passed_s = time.process_time() - load_s, trio.current_time() - began_s
         server_s = vitals.cpu_s(self._target.pid) if self._target.pid is not None else None
         after = await vitals.look(self._target, control)
         if server_s is not None:
             after = attrs.evolve(after, cpu_s=server_s)
         server = self._server(start, before, after, passed_s, idle_bytes)
-        return self._figures(server, load_s / max(passed_s, 1e-6))
+        found = stages(before, after, self._tally.accepted, passed_s) if self._plan.messages else []
+        return self._figures(server, found, load_s / max(passed_s, 1e-6))
 
     # --------------------------------------------------------------------------------------------- beginning
 
@@ -159,11 +118,57 @@ class Run:
         return (now.resident_bytes - start.resident_bytes) / count
 
     async def _put_subscriptions(self, control: HttpLink) -> None:
-        settings = orjson.dumps({"topics": [self._topic], "window_max": CONSUMER_WINDOW, "dead_letter": ""})
-        for name in self._names:
-            status, body = await control.call("PUT", f"/v1/subscriptions/{name}", settings)
-            if status not in (200, 201):
-                raise LinkLostError(f"cannot create a subscription: {status} {body.decode(errors='replace')}")
+        """Several at once: each waits for the disk."""
+        self._tally.stage = "making subscriptions"
+        waiting = list(enumerate(self._names))
+
+        async def put_some(link: HttpLink) -> None:
+            while waiting:
+                number, name = waiting.pop()
+                topics = [self._topics[number % len(self._topics)]]
+                settings = {"topics": topics, "window_max": CONSUMER_WINDOW, "dead_letter": ""}
+                status, body = await link.call("PUT", f"/v1/subscriptions/{name}", orjson.dumps(settings))
+                if status not in (200, 201):
+                    raise LinkLostError(f"cannot create a subscription: {status} {body.decode(errors='replace')}")
+
+        others: list[HttpLink] = []
+        async with trio.open_nursery() as nursery:
+            try:
+                async with trio.open_nursery() as putting:
+                    putting.start_soon(put_some, control)
+                    for _ in range(min(len(waiting) // 8, _AT_ONCE)):
+                        others.append(await HttpLink.open(self._target.control, nursery))
+                        putting.start_soon(put_some, others[-1])
+            finally:
+                for link in others:
+                    link.abort()
+
+    async def _pile_up(self, control: HttpLink, links: trio.Nursery) -> None:
+        """Publish the backlog, with nobody to take it."""
+        tally, count = self._tally, self._plan.backlog
+        tally.stage = "publishing the backlog"
+        before, began_s = await vitals.look(self._target, control), trio.current_time()
+        piling = Tally(attrs.evolve(self._plan, messages=count, backlog=0))
+        link = await self._websocket(links)
+        layout = Layout(self._topics, self._plan.size_bytes)
+        plan = attrs.evolve(self._plan, window=max(self._plan.window, BATCH_DEFAULT), batch=BATCH_DEFAULT)
+        await WebSocketPublisher(link, layout, plan, piling, stamped=False).run(count, None)
+        passed_s = trio.current_time() - began_s
+        after = await vitals.look(self._target, control)
+        if piling.refused:
+            raise LinkLostError(f"{piling.refused} messages of the backlog were refused: {piling.refusal}")
+        for low, high in piling.published:
+            tally.note_backlog(low, high)
+        growth_bytes = None
+        if before.resident_bytes is not None and after.resident_bytes is not None:
+            growth_bytes = after.resident_bytes - before.resident_bytes
+        self._backlog = Backlog(
+            messages=count,
+            published_per_s=round(count / passed_s, 1),
+            resident_growth_bytes=growth_bytes,
+            drained_s=None,
+            drained_per_s=None,
+        )
 
     async def _delete_subscriptions(self) -> None:
         """On a connection of its own: that of the run may have broken. A gateway of our own is deleted as a whole."""
@@ -182,7 +187,7 @@ class Run:
                     nursery.start_soon(link.aclose)
 
     async def _publisher(self, links: trio.Nursery) -> Publisher:
-        layout = Layout(self._topic, self._plan.size_bytes)
+        layout = Layout(self._topics, self._plan.size_bytes)
         if self._plan.http:
             http = await HttpLink.open(self._target.data, links)
             self._links.append(http)
@@ -194,21 +199,47 @@ class Run:
         self._links.append(link)
         return link
 
-    async def _attach_all(self, links: trio.Nursery) -> list[Subscriber]:
-        subscribers = []
-        for number in range(self._plan.subscribers):
-            subscriber = Subscriber(await self._websocket(links), self._names[number % len(self._names)], self._tally)
-            await subscriber.attach(CONSUMER_WINDOW)
-            subscribers.append(subscriber)
-        return subscribers
+    async def _attach_all(self, links: trio.Nursery) -> tuple[list[Subscriber], list[MisfitSubscriber]]:
+        """Those that keep up, and those that do not, which have the first of the subscriptions."""
+        plan, tally = self._plan, self._tally
+        kinds = [Misfit.SLOW_READER] * plan.slow_readers + [Misfit.NO_ACK] * plan.no_ack
+        kinds += [Misfit.LATE_ACK] * plan.late_ack
+        misfits = []
+        for name, kind in zip(self._names, kinds, strict=False):
+            misfits.append(MisfitSubscriber(kind, name, partial(WebSocketLink.open, self._target.data, links), tally))
+            await misfits[-1].attach(CONSUMER_WINDOW)
+        numbers = list(range(len(misfits), plan.subscribers))
+        subscribers: list[Subscriber] = []
+
+        async def attach_some() -> None:
+            while numbers:
+                name = self._names[numbers.pop() % len(self._names)]
+                subscribers.append(await self._attach(name, links))
+
+        async with trio.open_nursery() as attaching:
+            for _ in range(min(len(numbers), _AT_ONCE)):
+                attaching.start_soon(attach_some)
+        return subscribers, misfits
+
+    async def _attach(self, name: str, links: trio.Nursery, *, timed: bool = True) -> Subscriber:
+        subscriber = Subscriber(await self._websocket(links), name, self._tally, timed=timed)
+        await subscriber.attach(CONSUMER_WINDOW)
+        return subscriber
 
     # -------------------------------------------------------------------------------------------------- load
 
-    async def _load(self, publishers: list[Publisher], subscribers: list[Subscriber]) -> None:
+    async def _load(
+        self,
+        publishers: list[Publisher],
+        subscribers: list[Subscriber],
+        misfits: list[MisfitSubscriber],
+        links: trio.Nursery,
+    ) -> None:
         """Publish and receive until all has come, or nothing comes any more."""
         plan, tally = self._plan, self._tally
-        tally.begin(self._names, now_us())
         async with trio.open_nursery() as work:
+            for misfit in misfits:
+                work.start_soon(misfit.run)
             for subscriber in subscribers:
                 work.start_soon(subscriber.run)
             for number, publisher in enumerate(publishers):
@@ -218,6 +249,8 @@ class Run:
                 work.start_soon(publisher.run, plan.share(number), pace)
             async with trio.open_nursery() as watch:
                 watch.start_soon(self._watch_for_stall, watch.cancel_scope)
+                await tally.kept_up.wait()
+                subscribers = subscribers + await self._relieve(misfits, work, links)
                 await tally.complete.wait()
                 tally.stage = "settling"
                 async with trio.open_nursery() as settling:
@@ -225,6 +258,19 @@ class Run:
                         settling.start_soon(subscriber.wait_settled)
                 watch.cancel_scope.cancel()
             work.cancel_scope.cancel()
+
+    async def _relieve(
+        self, misfits: list[MisfitSubscriber], work: trio.Nursery, links: trio.Nursery
+    ) -> list[Subscriber]:
+        """Others take the places of those that do not keep up, and everything that is due there must come to them."""
+        if misfits:
+            self._tally.stage = "relieving"
+        reliefs = []
+        for name, misfit in zip(self._names, misfits, strict=False):
+            misfit.stop()
+            reliefs.append(await self._attach(name, links, timed=False))
+            work.start_soon(reliefs[-1].run)
+        return reliefs
 
     async def _watch_for_stall(self, scope: trio.CancelScope) -> None:
         tally, rate = self._tally, self._plan.rate_per_s
@@ -247,21 +293,32 @@ class Run:
         commits, collections = grown(vitals.COMMITS), grown(vitals.COLLECTIONS)
         longest_s = after.total(vitals.PAUSE_MAX_SECONDS) if collections else None
         return Server(
-            cpu_us_per_message=_ratio(cpu_s, messages, 1e6),
-            cpu_share=_ratio(cpu_s, passed_s),
+            cpu_us_per_message=ratio(cpu_s, messages, 1e6),
+            cpu_share=ratio(cpu_s, passed_s),
             acked=grown(vitals.ACKED),
             commits=commits,
-            messages_per_commit=_ratio(messages, commits),
-            commit_ms=_ratio(grown(vitals.COMMIT_SECONDS), commits, 1e3),
+            messages_per_commit=ratio(messages, commits),
+            commit_ms=ratio(grown(vitals.COMMIT_SECONDS), commits, 1e3),
             gc_collections=collections,
-            gc_pause_ms=_ratio(grown(vitals.PAUSE_SECONDS), 1, 1e3),
-            gc_pause_max_ms=_ratio(longest_s, 1, 1e3),
+            gc_pause_ms=ratio(grown(vitals.PAUSE_SECONDS), 1, 1e3),
+            gc_pause_max_ms=ratio(longest_s, 1, 1e3),
             resident_start_bytes=start.resident_bytes,
             resident_bytes=after.resident_bytes,
-            bytes_per_idle_connection=_ratio(idle_bytes, 1),
+            resident_peak_bytes=after.peak_bytes,
+            bytes_per_idle_connection=ratio(idle_bytes, 1),
         )
 
-    def _figures(self, server: Server, load_cpu_share: float) -> Figures:
+    def _drained(self) -> Backlog | None:
+        """The backlog, and how it went away."""
+        tally, backlog = self._tally, self._backlog
+        if backlog is None or not tally.drained_us:
+            return backlog
+        drained_s = (tally.drained_us - tally.started_us) / 1e6
+        return attrs.evolve(
+            backlog, drained_s=round(drained_s, 3), drained_per_s=ratio(tally.backlog * len(self._names), drained_s)
+        )
+
+    def _figures(self, server: Server, found: list[Stage], load_cpu_share: float) -> Figures:
         tally, own = self._tally, self._target.own_directory
         return Figures(
             plan=self._plan,
@@ -285,9 +342,7 @@ class Run:
             delivery=tally.delivery.percentiles(),
             load_cpu_share=round(load_cpu_share, 3),
             server=server,
+            stages=found,
+            backlog=self._drained(),
+            misfits_closed=tally.misfits_closed,
         )
-
-
-def _ratio(value: float | None, by: float | None, scale: float = 1.0) -> float | None:
-    """`value / by` in thousandths; None where there is nothing to divide, or by."""
-    return None if value is None or not by else round(value * scale / by, 3)

@@ -95,13 +95,32 @@ class Tally:
         self.started_us = self.confirmed_us = self.delivered_us = 0
         self.idle = 0
         """Idle connections open."""
+        self.backlog = 0
+        """Messages that were there before the first consumer."""
+        self.drained_us = 0
+        """When as many had come; 0 before."""
+        self.misfits_closed = 0
+        """Times the gateway closed a consumer that did not keep up."""
+        self.kept_up_us = 0
+        self.kept_up = trio.Event()
+        """Every message is answered, and what was accepted has come to all that keep up."""
         self.complete = trio.Event()
-        """Every message is answered, and what was accepted has come everywhere."""
+        """It has come to the others too, or to those that took their place."""
+        self._each: list[Received] = []
+        self._misfits: frozenset[str] = frozenset()
 
-    def begin(self, subscriptions: Iterable[str], now: int) -> None:
-        """The first message goes out now, to these subscriptions."""
-        self.subscriptions = {name: Received() for name in subscriptions}
+    def begin(self, subscriptions: Iterable[str], now: int, misfits: Iterable[str] = ()) -> None:
+        """The first message goes out now, to these subscriptions; `misfits` are those that do not keep up."""
+        together = Received() if self.plan.own_topics else None  # each message comes to one of them
+        self.subscriptions = {name: together or Received() for name in subscriptions}
+        self._each = list(dict.fromkeys(self.subscriptions.values()))
+        self._misfits = frozenset(misfits)
         self.started_us = now
+
+    def note_backlog(self, low: int, high: int) -> None:
+        """The gateway has these positions already."""
+        self.published.add(low, high)
+        self.backlog += high - low + 1
 
     @property
     def answered(self) -> int:
@@ -109,7 +128,7 @@ class Tally:
 
     @property
     def received(self) -> int:
-        return sum(received.count for received in self.subscriptions.values())
+        return sum(received.count for received in self._each)
 
     # ------------------------------------------------------------------------------------------- said by the load
 
@@ -126,46 +145,60 @@ class Tally:
         self.confirmed_us = now
         self._check()
 
-    def note_received(self, subscription: str, seen: Seen, now: int) -> None:
-        """A delivery frame came."""
+    def note_received(self, subscription: str, seen: Seen, now: int, *, timed: bool = True) -> None:
+        """A delivery frame came; `timed`: its latency counts."""
         received = self.subscriptions[subscription]
         received.count += seen.count
         for low, high in seen.ranges:
             received.positions.add(low, high)
-        for stamp, count in seen.stamps.items():
-            self.delivery.record(now - int(stamp), count)
+        for stamp, count in seen.stamps.items() if timed else ():
+            if int(stamp):
+                self.delivery.record(now - int(stamp), count)
         self.delivered_us = now
-        if received.count >= self.accepted:
+        if not self.drained_us and self.received >= self.backlog * len(self._each):
+            self.drained_us = now
+        if received.count >= self.due:
             self._check()
 
+    @property
+    def due(self) -> int:
+        """Messages that must come to each subscription."""
+        return self.accepted + self.backlog
+
     def _check(self) -> None:
-        if (
-            self.answered == self.plan.messages
-            and all(received.count >= self.accepted for received in self.subscriptions.values())
-            and self.lost == 0
-        ):
+        if self.answered != self.plan.messages:
+            return
+        if not self.kept_up.is_set():
+            healthy = {received for name, received in self.subscriptions.items() if name not in self._misfits}
+            if all(self._has_all(received) for received in healthy):
+                self.kept_up.set()
+                self.kept_up_us = max(self.confirmed_us, self.delivered_us)
+        if self.kept_up.is_set() and all(self._has_all(received) for received in self._each):
             self.complete.set()
+
+    def _has_all(self, received: Received) -> bool:
+        return received.count >= self.due and received.missing(self.published) == 0
 
     # ------------------------------------------------------------------------------------------ whether it adds up
 
     @property
     def lost(self) -> int:
         """Deliveries of accepted messages that have not come."""
-        return sum(received.missing(self.published) for received in self.subscriptions.values())
+        return sum(received.missing(self.published) for received in self._each)
 
     @property
     def duplicates(self) -> int:
-        return sum(received.count - ranges.count(received.positions) for received in self.subscriptions.values())
+        return sum(received.count - ranges.count(received.positions) for received in self._each)
 
     @property
     def invented(self) -> int:
         """Deliveries of positions that nobody was told of."""
         return sum(
-            ranges.count(received.positions) - (self.accepted - received.missing(self.published))
-            for received in self.subscriptions.values()
+            ranges.count(received.positions) - (self.due - received.missing(self.published)) for received in self._each
         )
 
     @property
     def elapsed_s(self) -> float:
-        """From the first publish to the last delivery or confirmation."""
-        return max(self.confirmed_us, self.delivered_us, self.started_us + 1) / 1e6 - self.started_us / 1e6
+        """From the first publish to the last delivery or confirmation; to those that keep up, where others do not."""
+        end_us = self.kept_up_us if self._misfits and self.kept_up_us else max(self.confirmed_us, self.delivered_us)
+        return max(end_us, self.started_us + 1) / 1e6 - self.started_us / 1e6

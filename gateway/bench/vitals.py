@@ -32,6 +32,8 @@ class Vitals:
 
     cpu_s: float | None
     resident_bytes: float | None
+    peak_bytes: float | None
+    """The most that was ever resident."""
     metrics: dict[str, float]
     """Sample as the metrics name it, labels included -> value."""
 
@@ -51,8 +53,8 @@ async def look(target: Target, control: HttpLink) -> Vitals:
     """The server now. CPU time is read last, so that the look itself falls before what is measured."""
     metrics = await _metrics(control)
     if target.pid is not None:
-        return Vitals(cpu_s(target.pid), resident_bytes(target.pid), metrics)
-    return Vitals(metrics.get(CPU_SECONDS), metrics.get(RESIDENT_BYTES), metrics)
+        return Vitals(cpu_s(target.pid), resident_bytes(target.pid), peak_bytes(target.pid), metrics)
+    return Vitals(metrics.get(CPU_SECONDS), metrics.get(RESIDENT_BYTES), None, metrics)
 
 
 async def _metrics(control: HttpLink) -> dict[str, float]:
@@ -72,6 +74,14 @@ def cpu_s(pid: int) -> float:
 
 def resident_bytes(pid: int) -> int:
     return int(_read(pid, "statm").split()[1]) * _PAGE_BYTES
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that was ever resident (VmHWM in proc(5))."""
+    for line in _read(pid, "status").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _read(pid: int, name: str) -> str:

@@ -190,7 +190,19 @@ class FlowControl:
     def _look(self, feed: Feed, now: int, now_s: float) -> None:
         stalled_s = feed.client.stalled_s(now_s)
         was = feed.window.size
-        self._measure(feed, now, stalled_s)
+        self._measure(feed, now)
+        if (
+            feed.state is not State.HEALTHY
+            or stalled_s
+            or feed.overdue_since_ms
+            or not was == feed.window.size == feed.said
+        ):
+            self._judge(feed, now, stalled_s, was)
+        if not feed.consumer.in_flight and feed.state is State.HEALTHY and not stalled_s:
+            del self.active[feed]
+
+    def _judge(self, feed: Feed, now: int, stalled_s: float, was: int) -> None:
+        """Where it stands now, and what follows; for a healthy one that nothing has happened to there is no need."""
         overdue_s = stalled_s
         if feed.overdue_since_ms:
             overdue_s = max(overdue_s, (now - feed.overdue_since_ms) / 1000)
@@ -208,10 +220,8 @@ class FlowControl:
         if size != feed.consumer.window:
             self.apply(feed, size)
         self._say(feed, size, now)
-        if not feed.consumer.in_flight and state is State.HEALTHY and not stalled_s:
-            del self.active[feed]
 
-    def _measure(self, feed: Feed, now: int, stalled_s: float) -> None:
+    def _measure(self, feed: Feed, now: int) -> None:
         """What has happened since the last look, into the window."""
         consumer, window = feed.consumer, feed.window
         feed.rate.update(consumer.acked, now)

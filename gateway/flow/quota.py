@@ -43,7 +43,7 @@ class Quotas:
 
     def check(self, batch: Batch) -> None:
         """A door of `admit`."""
-        self.take("", len(batch.messages), batch.size, trio.current_time())
+        self.take(batch.principal.name, len(batch.messages), batch.size, trio.current_time())
 
     def take(self, principal: str, messages: int, size: int, now: float) -> None:
         """Take a batch from the principal's quota. Raises GatewayError `quota_exceeded`, and then takes nothing."""

@@ -181,3 +181,41 @@ def test_a_gateway_that_dies_is_reported(temporary: Path) -> None:
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "the gateway ended with -9" in stderr or "the gateway did not start" in stderr
+
+
+def test_consumers_that_do_not_keep_up_harm_nobody_and_lose_nothing(temporary: Path) -> None:
+    misfits = ("--slow-readers", "1", "--no-ack", "1", "--late-ack", "1")
+    arguments = ("--messages", "400", "--subscribers", "5", "--size", "2000", "--rate", "2000")
+    figures = measure("--directory", temporary, *arguments, *misfits)
+    assert figures["complete"] is True
+    assert (figures["published"], figures["lost"], figures["invented"]) == (400, 0, 0)
+    assert figures["received"] - figures["duplicates"] == 5 * 400
+    assert figures["elapsed_s"] < 4  # those that keep up have not waited for the others' five seconds
+    assert figures["server"]["resident_peak_bytes"] >= figures["server"]["resident_start_bytes"]
+
+
+def test_a_backlog_is_drained_by_those_who_come(temporary: Path) -> None:
+    arguments = ("--backlog", "3000", "--messages", "200", "--rate", "1000", "--subscribers", "3", "--shared")
+    figures = measure("--directory", temporary, *arguments)
+    assert (figures["published"], figures["received"], figures["lost"]) == (200, 3200, 0)
+    backlog = figures["backlog"]
+    assert (backlog["messages"], figures["duplicates"], figures["invented"]) == (3000, 0, 0)
+    assert backlog["drained_per_s"] * backlog["drained_s"] == pytest.approx(3000, rel=0.1)  # of milliseconds
+    assert figures["delivery"]["max_ms"] < 1000 * figures["elapsed_s"] + 1  # those of the backlog carry no time
+
+
+def test_each_subscription_may_have_a_topic_of_its_own(temporary: Path) -> None:
+    arguments = ("--messages", "500", "--subscribers", "50", "--own-topics", "--rate", "2000")
+    check_sums(measure("--directory", temporary, *arguments), 500, 500)
+
+
+def test_the_report_says_where_the_time_went(temporary: Path) -> None:
+    arguments = ["--directory", str(temporary), "--messages", "300", "--backlog", "300", "--subscribers", "2"]
+    outcome = CliRunner().invoke(bench, arguments, catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output
+    for word in ("admit", "flusher", "deliver", "settle", "flow control", "ring peak", "backlog", "drained"):
+        assert word in outcome.stdout
+    stages = measure(*arguments)["stages"]
+    by_name = {stage["name"]: stage for stage in stages}
+    assert by_name["append"]["batches"] * by_name["append"]["messages_per_batch"] == pytest.approx(300, rel=0.02)
+    assert by_name["deliver"]["us_per_message"] > 0

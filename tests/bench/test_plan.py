@@ -40,6 +40,8 @@ def test_every_message_is_published_once() -> None:
 def test_deliveries_are_a_message_for_each_subscription() -> None:
     assert plan(subscribers=5).deliveries == 5000
     assert plan(subscribers=5, shared=True).deliveries == 1000
+    assert plan(subscribers=5, own_topics=True).deliveries == 1000
+    assert plan(subscribers=5, backlog=500).deliveries == 7500
     assert plan(subscribers=0).deliveries == plan(subscribers=0, shared=True).deliveries == 0
 
 
@@ -50,6 +52,9 @@ def test_deliveries_are_a_message_for_each_subscription() -> None:
         ({"batch": 1000, "size_bytes": 100_000}, "lower either"),
         ({"batch": 10, "http": True}, "--http publishes single messages"),
         ({"size_bytes": 10}, "the least is 18"),
+        ({"subscribers": 3, "slow_readers": 2, "no_ack": 2}, "are 4 of --subscribers 3"),
+        ({"subscribers": 3, "late_ack": 1, "shared": True}, "a subscription of its own"),
+        ({"subscribers": 3, "own_topics": True, "shared": True}, "--own-topics goes with neither"),
     ],
 )
 def test_a_load_that_contradicts_itself_is_refused_with_the_mend(changes: dict[str, Any], why: str) -> None:

@@ -71,6 +71,43 @@ async def test_a_refused_message_is_not_waited_for() -> None:
     assert (run.refused, run.refusal) == (6, "overloaded: later")
 
 
+async def test_who_keeps_up_is_done_before_those_who_do_not() -> None:
+    run = Tally(plan(messages=10, subscribers=2, no_ack=1))
+    run.begin(["a", "b"], 1000, misfits=["a"])
+    run.note_accepted(1, 10, 2000)
+    run.note_received("b", seen(1, 10), 2500)
+    assert (run.kept_up.is_set(), run.complete.is_set()) == (True, False)
+    run.note_received("a", seen(1, 10), 9000, timed=False)
+    assert run.complete.is_set()
+    assert run.elapsed_s == pytest.approx(0.0015)
+
+
+async def test_a_backlog_is_due_too_and_its_messages_have_no_latency() -> None:
+    run = Tally(plan(messages=2, backlog=8))
+    run.note_backlog(1, 8)
+    run.begin(["a"], 1000)
+    run.note_received("a", seen(1, 8, stamp=0), 3000)
+    assert run.drained_us == 3000
+    run.note_accepted(9, 10, 3500)
+    run.note_received("a", seen(9, 10, stamp=3400), 4000)
+    assert run.complete.is_set()
+    assert (run.lost, run.duplicates, run.invented, run.due) == (0, 0, 0, 10)
+    latency = run.delivery.percentiles()
+    assert latency is not None
+    assert latency.max_ms == 0.6
+
+
+async def test_with_own_topics_each_message_comes_to_one_of_all() -> None:
+    run = Tally(plan(messages=10, subscribers=2, own_topics=True))
+    run.begin(["a", "b"], 1000)
+    run.note_accepted(1, 10, 2000)
+    run.note_received("a", seen(1, 5), 2000)
+    assert not run.complete.is_set()
+    run.note_received("b", seen(6, 10), 2000)
+    assert run.complete.is_set()
+    assert run.received == 10
+
+
 async def test_without_subscriptions_a_confirmation_is_the_end() -> None:
     run = tally(3)
     run.note_accepted(1, 3, 2000)

@@ -8,7 +8,7 @@ from gateway.bench.vitals import Vitals, cpu_s, filesystem, growth, resident_byt
 
 
 def vitals(**metrics: float) -> Vitals:
-    return Vitals(None, None, dict(metrics))
+    return Vitals(None, None, None, dict(metrics))
 
 
 def test_the_cpu_time_of_a_process_grows_with_its_work() -> None:
@@ -28,7 +28,9 @@ def test_a_process_that_is_not_there_is_named() -> None:
 
 
 def test_a_total_is_the_sum_over_labels() -> None:
-    shown = Vitals(None, None, {'runs_total{generation="0"}': 3.0, 'runs_total{generation="1"}': 2.0, "runs": 9.0})
+    shown = Vitals(
+        None, None, None, {'runs_total{generation="0"}': 3.0, 'runs_total{generation="1"}': 2.0, "runs": 9.0}
+    )
     assert shown.total("runs_total") == 5
     assert shown.total('runs_total{generation="1"}') == 2
     assert shown.total("other") is None
