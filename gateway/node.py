@@ -221,7 +221,7 @@ class Node:
         stream.abort()
 
     def _listen(self, name: str, address: str) -> Listener:
-        listener = Listener(name, address, self.config.listen.backlog, self.unsent)
+        listener = Listener(name, address, self.config.listen.backlog, self.unsent, self.config.flow.kernel_bytes_max)
         self._listeners.append(listener)
         return listener
 

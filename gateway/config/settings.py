@@ -217,6 +217,12 @@ class Flow:
         10.0, "Overdue for this long, it is given nothing; its leases run out and go to others.", 0.05, 86400
     )
     close_after_s: float = setting(60.0, "Overdue for this long, it is closed with 3008.", 0.05, 86400)
+    kernel_bytes_max: int = setting(
+        256 * KIB,
+        "Unsent bytes that the kernel takes of one connection: so a client that does not read is noticed early.",
+        16 * KIB,
+        2**30,
+    )
     unsent_bytes_max: int = setting(
         256 * MIB,
         "Bytes that may wait for the sockets of all connections together; beyond it those that have stood still for "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 import trio
@@ -17,6 +18,9 @@ _log = structlog.get_logger("gateway.listener")
 _TURN = 64
 """Connections accepted before other tasks run."""
 _RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_NOTSENT_LOWAT: Final = 25
+"""TCP_NOTSENT_LOWAT of Linux (tcp(7)), which Python does not name everywhere: a socket takes no more while so much of
+it has not been sent. What is on its way is not counted, so no connection gets slower, however long."""
 
 Serve = Callable[[OutboxStream, str], Awaitable[None]]
 
@@ -24,9 +28,12 @@ Serve = Callable[[OutboxStream, str], Awaitable[None]]
 class Listener:
     """One address. `serve` is called for each connection, in a task of its own."""
 
-    def __init__(self, name: str, address: str, backlog: int, unsent: Unsent | None = None) -> None:
+    def __init__(
+        self, name: str, address: str, backlog: int, unsent: Unsent | None = None, kernel_bytes_max: int = 2**30
+    ) -> None:
         self.name = name
         self._unsent = unsent
+        self._kernel_bytes_max = kernel_bytes_max
         self._sockets = [_bind(name, info, backlog) for info in _resolve(name, address)]
         self.accepted = 0
         self.refused = 0
@@ -78,6 +85,7 @@ class Listener:
         try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, self._kernel_bytes_max)
             stream = OutboxStream(sock, connections, self._unsent)
             await serve(stream, remote)
         except Exception:

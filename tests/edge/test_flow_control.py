@@ -418,6 +418,20 @@ async def test_a_client_that_reads_again_is_resumed(start_node: StartNode) -> No
         assert max(node.connections.closes, default=0) == 0
 
 
+async def test_the_kernel_takes_little_of_a_client_that_does_not_read(node: Node) -> None:
+    """Else it would take megabytes of each, which nobody counts, and the leases of all of that would run."""
+    await subscription(node)
+    async with consumer(node):
+        async with open_http(node.address) as http:
+            for _ in range(5):
+                await publish(http, 40, size=65536)
+        [connection] = node.connections
+        with trio.fail_after(10):
+            while not (view := connection.view()).unsent_bytes:
+                await trio.sleep(0.005)
+        assert view.in_flight * 65536 < 1_500_000
+
+
 async def test_stalled_consumers_delay_no_producer(node: Node) -> None:
     await subscription(node)
 
