@@ -20,6 +20,7 @@ run: .venv/installed ## start a gateway on this machine; ARGS='--help' passes ar
 
 test: .venv/installed-dev ## run the tests; ARGS='-k wheel' passes pytest arguments
 	@$(call need,command -v npm,npm)
+	@$(call need,command -v initdb || ls /usr/lib/postgresql/*/bin/initdb,postgresql)
 	@$(BIN)/python -m pytest $(ARGS)
 
 crash: .venv/installed-dev ## all crash points, faults and damage; 200 times kill -9, 20 power cuts (as root); SEED=1 CYCLES=200 CUTS=20

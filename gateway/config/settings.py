@@ -414,6 +414,32 @@ class Log:
 
 
 @attrs.frozen(kw_only=True)
+class Source:
+    """An upstream that the gateway watches by itself; as many of these tables as there are upstreams."""
+
+    name: str = setting("", "Its name: words of A-Z a-z 0-9 _ - joined by dots; ids of messages begin with it.")
+    type: str = setting("", "postgres (an outbox table) or ndjson (a file of lines that grows and is rotated).")
+    topic: str = setting("", "Topic of everything it publishes; where it is empty each row or line names its own.")
+    url: str = setting("", "postgres: connection string of libpq; leave the password to a passfile.")
+    table: str = setting("outbox", "postgres: the table, with its schema where it needs one.")
+    channel: str = setting("outbox", "postgres: NOTIFY on this channel wakes the source; empty: it only polls.")
+    id_column: str = setting("id", "postgres: unique; rows are published in its order, and recognised by it.")
+    topic_column: str = setting("topic", "postgres: the message's topic, where `topic` is empty.")
+    payload_column: str = setting("payload", "postgres: json, jsonb, text or bytea; what is not JSON goes as base64.")
+    key_column: str = setting("key", "postgres: the message's key; empty: there is none.")
+    attributes_column: str = setting("attributes", "postgres: a JSON object of texts; empty: there is none.")
+    error_column: str = setting("error", "postgres: text; why a row can never be published. It is passed over then.")
+    done_column: str = setting("", "postgres: timestamptz, set once a row is published; empty: the row is deleted.")
+    poll_s: float = setting(
+        30.0, "postgres: looks by itself this often, for notifications are lost while it is away.", 0.05, 86400
+    )
+    rows_max: int = setting(500, "postgres: rows locked and published at once.", 1, 1000)
+    path: str = setting("", "ndjson: the file; rotated ones stand beside it and begin with its name.")
+    start: str = setting("start", "ndjson: start or end; where a file that was never read is begun.")
+    poll_ms: int = setting(250, "ndjson: the file is looked at this often; a look costs about 0.1 ms.", 10, 60_000)
+
+
+@attrs.frozen(kw_only=True)
 class Config:
     """All settings of a gateway, checked.
 
