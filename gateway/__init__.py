@@ -16,7 +16,7 @@ circles; tests/test_house.py holds this map to the tree.
                                          -> settle -> redeliver, sweep
     5      auth/                         credentials and permissions: API keys, JWT -> principal; the audit log
     6      edge/                         sockets and nurseries: listener, http, websocket, longpoll
-    6      source/                       upstreams that the gateway watches: PostgreSQL outbox, NDJSON files; their watch
+    6      source/                       upstreams that it watches by itself: a PostgreSQL outbox, a file of JSON lines
     7      control/                      the control plane: Starlette app and metrics, over the edge's HTTP code
     8      node                          composition root: builds everything, wires the channels, opens the nursery
     9      cli/                          the command line
