@@ -8,6 +8,7 @@ import attrs
 import msgspec
 
 from gateway.source.base import SourceError
+from gateway.store import small
 from gateway.store.files import Files
 
 
@@ -46,34 +47,21 @@ _decode = msgspec.json.Decoder(_Kept).decode
 def load(files: Files, path: Path) -> Place | None:
     """The place that was saved last; None where none ever was. Blocks. Raises SourceError."""
     try:
-        file = files.open(path)
-    except FileNotFoundError:
-        return None
+        data = small.load(files, path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from None
+    if data is None:
+        return None
     try:
-        kept = _decode(files.read(file, 0, files.size(file)))
-    except (msgspec.DecodeError, OSError) as error:
+        kept = _decode(data)
+    except msgspec.DecodeError as error:
         raise SourceError(f"{path}: is damaged: {error}; remove it, and the file is begun anew") from None
-    finally:
-        files.close(file)
     return Place(kept.inode, kept.generation, kept.offset, kept.line, kept.tail, kept.changed_ns)
 
 
 def save(files: Files, path: Path, place: Place) -> None:
-    """Durable on return: a whole new file in the old one's place. Blocks. Raises SourceError."""
-    new = path.with_name(path.name + ".new")
+    """Durable on return. Blocks. Raises SourceError."""
     try:
-        files.make_directory(path.parent)
-        if new.exists():
-            files.unlink(new)  # of a crash
-        file = files.create(new)
-        try:
-            files.write(file, msgspec.json.encode(attrs.asdict(place)))
-            files.sync(file)
-        finally:
-            files.close(file)
-        files.replace(new, path)
-        files.sync_directory(path.parent)
+        small.save(files, path, msgspec.json.encode(attrs.asdict(place)))
     except OSError as error:
         raise SourceError(f"{path}: cannot be written: {error.strerror}") from None

@@ -25,6 +25,7 @@ from gateway.store.checkpoint import Checkpoint
 from gateway.store.files import Files
 from gateway.store.record import Flag, Kind, Record
 from gateway.store.segment import Segment, read_all, read_front
+from gateway.store.small import NEIGHBOURS
 
 LOCK_NAME: Final = "lock"
 _SEGMENT: Final = re.compile(r"(\d{10})\.log")
@@ -97,7 +98,7 @@ def _classify(files: Files, directory: Path) -> tuple[list[int], list[str]]:
         match = _SEGMENT.fullmatch(name)
         if match:
             numbers.append(int(match.group(1)))
-        elif name not in (LOCK_NAME, checkpoints.NAME, f"{checkpoints.NAME}.tmp"):
+        elif name not in (LOCK_NAME, checkpoints.NAME, f"{checkpoints.NAME}.tmp", *NEIGHBOURS):
             foreign.append(name)
     for before, after in itertools.pairwise(numbers):
         if after != before + 1:
