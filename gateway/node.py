@@ -52,6 +52,9 @@ from gateway.flow.route import Route
 from gateway.flow.settle import Settle
 from gateway.flow.sweep import Sweep
 from gateway.model import Batch
+from gateway.source.build import build
+from gateway.source.intake import Intake
+from gateway.source.watch import Watch
 from gateway.wire.http import encode_response, error_response
 
 _log = structlog.get_logger("gateway.node")
@@ -102,6 +105,10 @@ class Node:
         self.watchdog = Watchdog()
         self.watchdog.every_tick(lambda _now: self.clock.steer())
         self.longpoll = LongPoll(engine, self.settle.ring, config.pull, self.clock)
+
+        # what comes in by itself
+        self.watch = Watch(build(config), Intake(self.admit.submit).publish)
+
         self._http: dict[HttpConnection, None] = {}
         self._listeners: list[Listener] = []
         self._stop = trio.Event()
@@ -186,6 +193,7 @@ class Node:
             flow.start_soon(self.watchdog.run)
             flow.start_soon(self.access.run)
             flow.start_soon(self._reauthorize)
+            flow.start_soon(self.watch.run)
             edges.start_soon(data.run, serve_data)
             edges.start_soon(control.run, serve_control)
             self.ready.set()
@@ -242,6 +250,7 @@ class Node:
             settle=self.settle,
             redeliver=self.redeliver,
             longpoll=self.longpoll,
+            watch=self.watch,
             connections=self.connections,
             flow_control=self.flow_control,
             unsent=self.unsent,
@@ -278,6 +287,7 @@ class Node:
         """Accept nothing new, let clients finish, cut those that have not in time (design §3)."""
         self.admit.closed = GatewayError("draining", "the gateway is going down; try again elsewhere or later", 2)
         data.close()
+        self.watch.stop()
         self.longpoll.drain()
         for connection in self.connections:
             connection.drain()

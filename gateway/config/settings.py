@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from gateway.config.address import is_loopback
-from gateway.model import check_pattern, is_topic
+from gateway.model import check_pattern, check_subscription_name, check_topic, is_topic
 
 KIB: Final = 1024
 MIB: Final = 1024 * 1024
@@ -417,8 +417,10 @@ class Log:
 class Source:
     """An upstream that the gateway watches by itself; as many of these tables as there are upstreams."""
 
-    name: str = setting("", "Its name: words of A-Z a-z 0-9 _ - joined by dots; ids of messages begin with it.")
-    type: str = setting("", "postgres (an outbox table) or ndjson (a file of lines that grows and is rotated).")
+    name: str = required("Its name, in the form of a topic; the ids of its messages begin with it.")
+    type: str = required(
+        "postgres (an outbox table) or ndjson (a file of lines that grows and is rotated).", ("postgres", "ndjson")
+    )
     topic: str = setting("", "Topic of everything it publishes; where it is empty each row or line names its own.")
     url: str = setting("", "postgres: connection string of libpq; leave the password to a passfile.")
     table: str = setting("outbox", "postgres: the table, with its schema where it needs one.")
@@ -435,8 +437,21 @@ class Source:
     )
     rows_max: int = setting(500, "postgres: rows locked and published at once.", 1, 1000)
     path: str = setting("", "ndjson: the file; rotated ones stand beside it and begin with its name.")
-    start: str = setting("start", "ndjson: start or end; where a file that was never read is begun.")
+    start: str = setting(
+        "start", "ndjson: start or end; where a file that was never read is begun.", choices=("start", "end")
+    )
     poll_ms: int = setting(250, "ndjson: the file is looked at this often; a look costs about 0.1 ms.", 10, 60_000)
+
+    def __attrs_post_init__(self) -> None:
+        check_subscription_name(self.name)
+        if self.topic:
+            check_topic(self.topic)
+        needed = {"postgres": ("url", "table", "id_column", "payload_column", "error_column"), "ndjson": ("path",)}
+        for key in needed[self.type]:
+            if not getattr(self, key):
+                raise ValueError(f"{key} is missing; a source of the type {self.type} needs it")
+        if self.type == "postgres" and not (self.topic or self.topic_column):
+            raise ValueError("topic and topic_column are both empty; name a topic, or the column that has it")
 
 
 @attrs.frozen(kw_only=True)
@@ -466,6 +481,7 @@ class Config:
     disk: Disk = attrs.field(factory=Disk)
     shutdown: Shutdown = attrs.field(factory=Shutdown)
     log: Log = attrs.field(factory=Log)
+    source: tuple[Source, ...] = ()
 
     @property
     def has_credentials(self) -> bool:

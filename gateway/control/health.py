@@ -14,6 +14,10 @@ from gateway.control.call import JSON, Answer, Call, Right, json, ref
 from gateway.control.sources import Sources
 from gateway.errors import GatewayError
 from gateway.flow.disk import Mark
+from gateway.source.base import State as SourceState
+
+_SEGMENTS_FREE_MIN: Final = 2
+"""Room for so many segments: the next one, and one for a restart to begin."""
 
 
 class State(enum.StrEnum):
@@ -116,6 +120,7 @@ class HealthCalls:
             "log": self._check_log(),
             "disk": self._check_disk(),
             "connections": self._check_connections(),
+            "sources": self._check_sources(),
             "credentials": self._check_credentials(),
         }
 
@@ -161,4 +166,10 @@ class HealthCalls:
         for listener in self._sources.listeners:
             if listener.name == "data" and listener.open >= most:
                 return Check(State.DEGRADED, f"{listener.open} connections; no more are taken (listen.connections_max)")
+        return Check(State.OK)
+
+    def _check_sources(self) -> Check:
+        waiting = [s for s in self._sources.watch.sources if s.statistics.state is not SourceState.RUNNING]
+        if waiting:
+            return Check(State.DEGRADED, "; ".join(f"{s.name}: {s.statistics.error or 'connecting'}" for s in waiting))
         return Check(State.OK)

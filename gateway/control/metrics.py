@@ -33,6 +33,7 @@ from gateway.control.sources import Sources
 from gateway.errors import TABLE
 from gateway.flow.ring import SIZES, Ring, RingStatistics
 from gateway.model import SubscriptionView
+from gateway.source.base import State
 
 SUBSCRIPTIONS_MAX: Final = 1000
 """Subscriptions shown one by one, by name; a dozen series each, and a monitoring system pays for every one."""
@@ -99,6 +100,7 @@ class MetricsCall:
         yield from edge_metrics(sources)
         yield from auth_metrics(sources)
         yield from flow_control_metrics(sources)
+        yield from source_metrics(sources)
         yield from process
         yield from collector_metrics(self._pauses)
 
@@ -359,6 +361,25 @@ def flow_control_metrics(sources: Sources) -> Iterator[Metric]:
     yield gauge("gateway_flow_active_consumers", "Consumers the next look is for.", len(control.active))
     yield counter("gateway_flow_looks", "Looks at the consumers, ten a second.", statistics.looks)
     yield counter("gateway_flow_busy_seconds", "Time they took.", statistics.busy_seconds)
+
+
+def source_metrics(sources: Sources) -> Iterator[Metric]:
+    """The upstreams that the gateway watches by itself; nothing where there are none."""
+    watched = {source.name: source.statistics for source in sources.watch.sources}
+    if not watched:
+        return
+    read, published = _each(watched, "read"), _each(watched, "published")
+    yield counter("gateway_source_read", "Rows or lines a source took from its upstream.", read, "source")
+    yield counter("gateway_source_published_messages", "Of them those stored and marked as done.", published, "source")
+    refused, failures = _each(watched, "refused"), _each(watched, "failures")
+    yield counter("gateway_source_refused", "Rows or lines that can never be published.", refused, "source")
+    yield counter("gateway_source_failures", "Times a source could not go on.", failures, "source")
+    behind = {source.name: float(source.statistics.behind) for source in sources.watch.sources}
+    yield gauge(
+        "gateway_source_behind", "Rows or bytes that wait in the upstream, as of the last look.", behind, "source"
+    )
+    running = {name: float(statistics.state is State.RUNNING) for name, statistics in watched.items()}
+    yield gauge("gateway_source_running", "Whether a source has its upstream: 1 or 0.", running, "source")
 
 
 def _closed(closes: Mapping[int, int]) -> dict[str, float]:

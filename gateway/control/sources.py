@@ -26,6 +26,7 @@ from gateway.flow.quota import Quotas
 from gateway.flow.redeliver import Redeliver
 from gateway.flow.route import Route
 from gateway.flow.settle import Settle
+from gateway.source.watch import Watch
 
 
 @attrs.frozen
@@ -47,6 +48,7 @@ class Sources:
     settle: Settle
     redeliver: Redeliver
     longpoll: LongPoll
+    watch: Watch
     connections: Connections
     flow_control: FlowControl
     unsent: Unsent

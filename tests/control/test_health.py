@@ -14,6 +14,8 @@ from gateway import __version__
 from gateway.config import Listen
 from gateway.errors import GatewayError
 from gateway.node import Node
+from gateway.source.base import SourceStatistics
+from gateway.source.base import State as SourceState
 from tests.control.conftest import client_of, config
 from tests.control.shapes import check_shape
 
@@ -42,7 +44,7 @@ async def test_health_names_the_program_and_each_part(node: Node, control: httpx
     assert answer.status_code == 200
     assert (report["status"], report["version"]) == ("ok", __version__)
     assert (report["node"], report["epoch"]) == (node.name, node.engine.epoch)
-    assert report["checks"].keys() == {"traffic", "stages", "log", "disk", "connections", "credentials"}
+    assert report["checks"].keys() == {"traffic", "stages", "log", "disk", "connections", "sources", "credentials"}
     assert {check["state"] for check in report["checks"].values()} == {"ok"}
 
 
@@ -84,7 +86,13 @@ def _fill_disk(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
     monkeypatch.setattr(os, "statvfs", lambda path: full)
 
 
+def _lost_upstream(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    lost = SimpleNamespace(name="outbox", statistics=SourceStatistics(state=SourceState.WAITING, error="it is away"))
+    monkeypatch.setattr(node.watch, "sources", [lost])
+
+
 TROUBLES = [
+    (_lost_upstream, "sources", "degraded", "outbox: it is away"),
     (_drain, "traffic", "failed", "going down"),
     (_fill_ring, "stages", "degraded", "full: append"),
     (_fill_budget, "stages", "degraded", "ring.bytes_max"),

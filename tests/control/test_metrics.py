@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import httpx
 import pytest
 import trio
@@ -17,6 +19,7 @@ from gateway.control.metrics import OPENMETRICS, PLAIN, counter, gauge, subscrip
 from gateway.errors import GatewayError
 from gateway.model import SubscriptionSettings, SubscriptionStatistics, SubscriptionView
 from gateway.node import Node
+from gateway.source.base import SourceStatistics, State
 
 Samples = dict[str, dict[tuple[str, ...], float]]
 """Value by the values of the labels, by the name of the sample."""
@@ -253,3 +256,19 @@ async def test_a_long_text_lets_others_run() -> None:
         await write([family], PLAIN)
         nursery.cancel_scope.cancel()
     assert turns >= 15
+
+
+async def test_a_source_in_numbers(node: Node, control: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "gateway_source_read_total" not in await scrape(control)
+    statistics = SourceStatistics(read=5, published=3, refused=1, behind=7, failures=2, state=State.RUNNING)
+    monkeypatch.setattr(node.watch, "sources", [SimpleNamespace(name="outbox", statistics=statistics)])
+    found = await scrape(control)
+    numbers = {
+        "gateway_source_read_total": 5,
+        "gateway_source_published_messages_total": 3,
+        "gateway_source_refused_total": 1,
+        "gateway_source_failures_total": 2,
+        "gateway_source_behind": 7,
+        "gateway_source_running": 1,
+    }
+    assert {name: found[name][("outbox",)] for name in numbers} == numbers
