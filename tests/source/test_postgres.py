@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import re
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -350,3 +352,16 @@ async def test_how_many_rows_wait_is_counted(database: PostgresServer, keep_watc
 )
 def test_attributes_are_texts(text: bytes, found: dict[str, str] | None) -> None:
     assert decode_attributes(text) == found
+
+
+async def test_the_table_of_the_readme_is_an_outbox(server: PostgresServer, keep_watch: KeepWatch) -> None:
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text(encoding="utf-8")
+    [statements] = re.findall(r"^```sql\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    server.execute("DROP TABLE IF EXISTS outbox")
+    server.execute("DROP FUNCTION IF EXISTS outbox_notify")
+    server.execute(statements)
+    server.execute("""INSERT INTO outbox (topic, payload) VALUES ('shop.sold', '{"n": 1}')""")
+    taker = Taker()
+    await keep_watch(make_source(server), taker)
+    await until(lambda: bool(taker.messages))
+    assert taker.data() == [b'{"n": 1}']
