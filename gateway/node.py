@@ -107,7 +107,7 @@ class Node:
         self.longpoll = LongPoll(engine, self.settle.ring, config.pull, self.clock)
 
         # what comes in by itself
-        self.watch = Watch(build(config), Intake(self.admit.submit).publish)
+        self.watch = Watch(build(config), lambda name: Intake(self.admit.submit, name).publish)
 
         self._http: dict[HttpConnection, None] = {}
         self._listeners: list[Listener] = []

@@ -15,13 +15,15 @@ Submit = Callable[[Batch], Awaitable[None]]
 class Intake:
     """`base.Publish` over the first stage's `submit`. All is asked to be fsynced: an upstream forgets after it."""
 
-    def __init__(self, submit: Submit) -> None:
+    def __init__(self, submit: Submit, source: str) -> None:
         self._submit = submit
+        self._source = source
 
     async def publish(self, messages: Sequence[Message]) -> list[Result]:
         """The outcome of each message, in their order. Raises GatewayError where the whole batch was not taken."""
         answered = trio.Event()
         batch = Batch(list(messages), Durability.FSYNCED, sum(map(_size, messages)), lambda _batch: answered.set())
+        batch.origin = f"source {self._source}"
         await self._submit(batch)
         await answered.wait()
         if batch.error is not None:

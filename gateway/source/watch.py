@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import random
 from typing import Final
 
@@ -22,9 +22,10 @@ CAP_S: Final = 30.0
 class Watch:
     """All sources of a node."""
 
-    def __init__(self, sources: Sequence[Source], publish: Publish) -> None:
+    def __init__(self, sources: Sequence[Source], door: Callable[[str], Publish]) -> None:
+        """`door` gives the source of a name its way in."""
         self.sources = sources
-        self._publish = publish
+        self._door = door
         self._scope = trio.CancelScope()
 
     async def run(self) -> None:
@@ -56,7 +57,7 @@ class Watch:
     async def _live(self, source: Source) -> str:
         """One life; why it ended."""
         try:
-            await source.run(self._publish)
+            await source.run(self._door(source.name))
         except SourceError as error:
             return str(error)
         except GatewayError as error:

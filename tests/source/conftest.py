@@ -110,7 +110,7 @@ async def keep_watch(nursery: trio.Nursery) -> AsyncIterator[KeepWatch]:
     watches: list[Watch] = []
 
     async def start(source: Source, taker: Taker) -> Watch:
-        watch = Watch([source], taker.publish)
+        watch = Watch([source], lambda _name: taker.publish)
         watches.append(watch)
         nursery.start_soon(watch.run)
         await trio.lowlevel.checkpoint()

@@ -17,7 +17,7 @@ def message(number: int, topic: str = "a.b") -> Message:
 
 
 async def test_each_message_has_its_own_outcome(node: Node) -> None:
-    intake = Intake(node.admit.submit)
+    intake = Intake(node.admit.submit, "s")
     with trio.fail_after(10):
         first = await intake.publish([message(1), message(2)])
         second = await intake.publish([message(2), message(3, "a..b"), message(4)])
@@ -33,4 +33,4 @@ async def test_each_message_has_its_own_outcome(node: Node) -> None:
 async def test_a_gateway_that_drains_takes_nothing(node: Node) -> None:
     node.admit.closed = GatewayError("draining", "going down")
     with pytest.raises(GatewayError, match="going down"):
-        await Intake(node.admit.submit).publish([message(1)])
+        await Intake(node.admit.submit, "s").publish([message(1)])

@@ -62,7 +62,7 @@ async def test_whatever_a_source_fails_with_it_is_tried_again_and_the_others_run
     random_is_one: None,
 ) -> None:
     failing, other = Scripted("failing", failure), Scripted("other")
-    watch = Watch([failing, other], Taker().publish)
+    watch = Watch([failing, other], lambda _name: Taker().publish)
     nursery.start_soon(watch.run)
     await trio.testing.wait_all_tasks_blocked()
     assert failing.statistics.state is State.WAITING
@@ -79,7 +79,7 @@ async def test_tries_are_further_and_further_apart_up_to_a_cap(
     log: Log, autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, random_is_one: None
 ) -> None:
     source = Scripted("failing", *[SourceError("away")] * 12)
-    watch = Watch([source], Taker().publish)
+    watch = Watch([source], lambda _name: Taker().publish)
     nursery.start_soon(watch.run)
     await trio.sleep(1000)
     waits = [round(b - a, 3) for a, b in zip(source.begun, source.begun[1:], strict=False)]
@@ -97,7 +97,7 @@ async def test_a_source_that_got_on_is_tried_again_soon(
         source.statistics.published += 1
 
     source._lives.append(publish_one)
-    watch = Watch([source], Taker().publish)
+    watch = Watch([source], lambda _name: Taker().publish)
     nursery.start_soon(watch.run)
     await trio.sleep(1000)
     assert round(source.begun[-1] - source.begun[-2], 3) == 0.2
@@ -105,7 +105,7 @@ async def test_a_source_that_got_on_is_tried_again_soon(
 
 
 async def test_stopping_ends_every_source(nursery: trio.Nursery) -> None:
-    watch = Watch([Scripted("a"), Scripted("b")], Taker().publish)
+    watch = Watch([Scripted("a"), Scripted("b")], lambda _name: Taker().publish)
     with trio.fail_after(5):
         async with trio.open_nursery() as inner:
             inner.start_soon(watch.run)
