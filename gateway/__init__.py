@@ -8,14 +8,14 @@ circles; tests/test_house.py holds this map to the tree.
     0      principal                     the word for who asks, and what that one may do
     1      config/                       file, environment and flags -> checked settings
     1      kit/                          pure structures: ranges, tick wheel, order, table, topics. `now` is an argument
-    2      wire/                         sans-I/O, bytes <-> words: http, push_v1
+    2      wire/                         sans-I/O, bytes <-> words: http, push_v1, tmc_v2, top
     2      store/                        Bitcask: record, segment, recovery, checkpoint, and log (which knows trio)
     3      broker/                       the nouns, synchronous: subscription, consumer, lease, dedup, bodies
     4      engine/                       what the flow stands on: base (the protocol), embedded (store + broker)
     5      flow/                         THE WAY, one stage a file: admit -> route -> append -> notify -> deliver
                                          -> settle -> redeliver, sweep
     5      auth/                         credentials and permissions: API keys, JWT -> principal; the audit log
-    6      edge/                         sockets and nurseries: listener, http, websocket, longpoll
+    6      edge/                         sockets and nurseries: listener, http, websocket, longpoll, tmc
     6      source/                       upstreams that it watches by itself: a PostgreSQL outbox, a file of JSON lines
     7      control/                      the control plane: Starlette app and metrics, over the edge's HTTP code
     8      node                          composition root: builds everything, wires the channels, opens the nursery

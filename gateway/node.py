@@ -35,6 +35,7 @@ from gateway.edge.longpoll import LongPoll
 from gateway.edge.plane import DataPlane
 from gateway.edge.publish import Publisher
 from gateway.edge.stream import OutboxStream, Unsent
+from gateway.edge.tmc import TmcEdge
 from gateway.edge.watchdog import Watchdog
 from gateway.edge.websocket import Services
 from gateway.engine.clock import Clock
@@ -109,6 +110,7 @@ class Node:
         # what comes in by itself
         self.watch = Watch(build(config), lambda name: Intake(self.admit.submit, name).publish)
 
+        self.tmc: TmcEdge | None = None
         self._http: dict[HttpConnection, None] = {}
         self._listeners: list[Listener] = []
         self._stop = trio.Event()
@@ -155,9 +157,10 @@ class Node:
             access=self.access,
             audit=self.audit,
         )
+        self.tmc = tmc = TmcEdge(services, self.longpoll) if config.tmc.enabled else None
         publisher = Publisher(self.admit, config.limits, self.engine.epoch)
         guard = Guard(self.access, self.audit, config.auth, data.address)
-        plane = DataPlane(services, guard, publisher, self.longpoll)
+        plane = DataPlane(services, guard, publisher, self.longpoll, tmc)
         control_guard = Guard(self.access, self.audit, config.auth, control.address)
         control_plane = ControlPlane(self._sources(control_guard))
 
@@ -194,6 +197,8 @@ class Node:
             flow.start_soon(self.access.run)
             flow.start_soon(self._reauthorize)
             flow.start_soon(self.watch.run)
+            if tmc is not None:
+                await tmc.open()
             edges.start_soon(data.run, serve_data)
             edges.start_soon(control.run, serve_control)
             self.ready.set()
@@ -251,6 +256,7 @@ class Node:
             redeliver=self.redeliver,
             longpoll=self.longpoll,
             watch=self.watch,
+            tmc=self.tmc,
             connections=self.connections,
             flow_control=self.flow_control,
             unsent=self.unsent,

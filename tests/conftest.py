@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import structlog
 import trio
@@ -38,10 +39,10 @@ def quick_config(directory: Path, flags: Mapping[str, Any] | None = None) -> con
 
 
 @asynccontextmanager
-async def running(directory: Path, flags: Mapping[str, Any] | None = None) -> AsyncIterator[Node]:
+async def running(directory: Path, flags: Mapping[str, Any] | None = None, **lists: Any) -> AsyncIterator[Node]:
     """A node for those who cannot have the fixture; it is drained at the end of the block."""
     async with trio.open_nursery() as nursery:
-        node = Node(quick_config(directory, flags))
+        node = Node(attrs.evolve(quick_config(directory, flags), **lists))
         node.watchdog.period_s = 0.02
         nursery.start_soon(node.run)
         with trio.fail_after(10):
@@ -61,7 +62,10 @@ def log() -> Iterator[Log]:
 
 @pytest.fixture
 async def start_node(nursery: trio.Nursery, tmp_path: Path, log: Log) -> AsyncIterator[StartNode]:
-    """Start a node with the given flags; it is drained behind the test, and must have nothing under way then."""
+    """Start a node with the given flags and lists of tables (`source=(...)`).
+
+    It is drained behind the test, and must have nothing under way then.
+    """
     nodes: list[tuple[Node, trio.Event]] = []
 
     async def live(node: Node, ended: trio.Event) -> None:
@@ -70,8 +74,9 @@ async def start_node(nursery: trio.Nursery, tmp_path: Path, log: Log) -> AsyncIt
         finally:
             ended.set()
 
-    async def start(flags: Mapping[str, Any] | None = None) -> Node:
-        node, ended = Node(quick_config(tmp_path / f"store{len(nodes)}", flags)), trio.Event()
+    async def start(flags: Mapping[str, Any] | None = None, **lists: Any) -> Node:
+        config = attrs.evolve(quick_config(tmp_path / f"store{len(nodes)}", flags), **lists)
+        node, ended = Node(config), trio.Event()
         node.watchdog.period_s = 0.02
         nursery.start_soon(live, node, ended)
         with trio.fail_after(10):

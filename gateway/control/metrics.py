@@ -101,6 +101,7 @@ class MetricsCall:
         yield from auth_metrics(sources)
         yield from flow_control_metrics(sources)
         yield from source_metrics(sources)
+        yield from tmc_metrics(sources)
         yield from process
         yield from collector_metrics(self._pauses)
 
@@ -380,6 +381,25 @@ def source_metrics(sources: Sources) -> Iterator[Metric]:
     )
     running = {name: float(statistics.state is State.RUNNING) for name, statistics in watched.items()}
     yield gauge("gateway_source_running", "Whether a source has its upstream: 1 or 0.", running, "source")
+
+
+def tmc_metrics(sources: Sources) -> Iterator[Metric]:
+    """The edge of Taobao Message Channel; nothing where it is not enabled."""
+    tmc = sources.tmc
+    if tmc is None:
+        return
+    statistics = tmc.statistics
+    yield counter("gateway_tmc_connects", "Clients that connected.", statistics.connects)
+    refused = {str(code): float(number) for code, number in statistics.refused.items()}
+    yield counter("gateway_tmc_refused_connects", "Clients refused, by status code.", refused, "status")
+    yield counter("gateway_tmc_pushed_messages", "Messages pushed.", statistics.pushed)
+    said = {"confirm": statistics.confirmed, "failed": statistics.failed}
+    yield counter("gateway_tmc_settled_messages", "Messages settled, by what clients said.", said, "word")
+    yield counter("gateway_tmc_published_messages", "Messages that clients published.", statistics.published)
+    yield counter("gateway_tmc_wrong_frames", "Frames that could not be carried out.", statistics.wrong)
+    yield counter("gateway_tmc_calls", "HTTP calls.", tmc.rest.answered)
+    calls = {str(code): float(number) for code, number in tmc.rest.refused.items()}
+    yield counter("gateway_tmc_refused_calls", "HTTP calls refused, by error code.", calls, "error")
 
 
 def _closed(closes: Mapping[int, int]) -> dict[str, float]:

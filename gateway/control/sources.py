@@ -15,6 +15,7 @@ from gateway.edge.guard import Guard
 from gateway.edge.listener import Listener
 from gateway.edge.longpoll import LongPoll
 from gateway.edge.stream import Unsent
+from gateway.edge.tmc import TmcEdge
 from gateway.engine.base import Engine
 from gateway.flow.admit import Admit
 from gateway.flow.append import Append
@@ -49,6 +50,8 @@ class Sources:
     redeliver: Redeliver
     longpoll: LongPoll
     watch: Watch
+    tmc: TmcEdge | None
+    """None where it is not enabled."""
     connections: Connections
     flow_control: FlowControl
     unsent: Unsent

@@ -9,33 +9,36 @@ import trio
 
 from gateway.edge.stream import OutboxStream
 from gateway.errors import GatewayError
-from gateway.wire import push_v1
 from gateway.wire.http import Request
 
 _HANDSHAKE: Final = (
     b"GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: %b\r\nSec-WebSocket-Key: %%b\r\n\r\n"
-) % push_v1.SUBPROTOCOL.encode()
+    b"Sec-WebSocket-Version: 13\r\n%bSec-WebSocket-Key: %b\r\n\r\n"
+)
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
-def check_upgrade(request: Request) -> None:
-    """Refuse an upgrade that cannot become a session of this protocol."""
+def check_upgrade(request: Request, subprotocol: str | None) -> None:
+    """Refuse an upgrade that cannot become a session of this protocol; None: of the one that has no name."""
     if request.header(b"sec-websocket-version") != b"13":
         raise GatewayError("upgrade_required", "the handshake needs Sec-WebSocket-Version: 13")
     if _KEY.fullmatch(request.header(b"sec-websocket-key") or b"") is None:
         raise GatewayError("bad_request", "the handshake needs a Sec-WebSocket-Key: 16 bytes in base64")
-    offered = b",".join(value for name, value in request.headers if name == b"sec-websocket-protocol")
-    if push_v1.SUBPROTOCOL.encode() not in [word.strip() for word in offered.split(b",")]:
+    if subprotocol is not None and subprotocol.encode() not in _offered(request):
         raise GatewayError(
-            "bad_request",
-            f"the handshake must offer the subprotocol {push_v1.SUBPROTOCOL} (Sec-WebSocket-Protocol)",
+            "bad_request", f"the handshake must offer the subprotocol {subprotocol} (Sec-WebSocket-Protocol)"
         )
 
 
-def replay(request: Request) -> bytes:
+def _offered(request: Request) -> list[bytes]:
+    values = b",".join(value for name, value in request.headers if name == b"sec-websocket-protocol")
+    return [word.strip() for word in values.split(b",")]
+
+
+def replay(request: Request, subprotocol: str | None) -> bytes:
     """The handshake for the library to read: what it needs, and nothing else that it could choke on."""
-    return _HANDSHAKE % request.header(b"sec-websocket-key")
+    offer = b"" if subprotocol is None else b"Sec-WebSocket-Protocol: %b\r\n" % subprotocol.encode()
+    return _HANDSHAKE % (offer, request.header(b"sec-websocket-key"))
 
 
 class BorrowedStream(trio.abc.Stream):

@@ -24,7 +24,7 @@ from gateway.errors import GatewayError
 from gateway.flow.ring import Ring
 from gateway.kit.wheel import Wheel
 from gateway.model import POSITION_MAX, Delivery, Settle, Settlement, Verb
-from gateway.principal import Principal
+from gateway.principal import ANONYMOUS, Principal
 from gateway.wire import payload, push_v1
 from gateway.wire.http import Request, Response, error_response
 
@@ -73,6 +73,11 @@ _decode_pull = msgspec.json.Decoder(PullBody).decode
 _decode_settle = msgspec.json.Decoder(SettleBody).decode
 
 
+Encode = Callable[[str, Delivery], bytes]
+"""The body of an answer, of the lease's name and what it gives; an empty delivery where nothing came in time."""
+Refuse = Callable[[GatewayError], Response]
+
+
 @attrs.define(eq=False)
 class _Waiting:
     """One pull until it is answered."""
@@ -81,6 +86,9 @@ class _Waiting:
     lease: str
     subscription: str
     principal: Principal
+    encode: Encode
+    refuse: Refuse
+    on_forgotten: Callable[[str], None] | None = None
     consumer: Consumer | None = None
     answered: bool = False
 
@@ -121,16 +129,46 @@ class LongPoll:
     async def pull(self, request: Request, connection: HttpConnection, name: str) -> None:
         """POST /v1/subscriptions/{name}/pull"""
         body = _decode(_decode_pull, request.body, PullBody)
+        size_max = min(body.max_bytes, self._settings.bytes_max)
+        wait_ms = min(body.wait_ms, self._settings.wait_ms_max)
+        self.wait(
+            connection,
+            name,
+            window=min(body.max, self._settings.messages_max),
+            size_max=size_max,
+            wait_ms=wait_ms,
+            encode=push_v1.encode_pulled,
+            principal=request.principal,
+        )
+
+    def wait(
+        self,
+        connection: HttpConnection,
+        name: str,
+        *,
+        window: int,
+        size_max: int,
+        wait_ms: int,
+        encode: Encode,
+        refuse: Refuse = error_response,
+        principal: Principal = ANONYMOUS,
+        on_forgotten: Callable[[str], None] | None = None,
+    ) -> None:
+        """Have the pending request answered with the next delivery of `name`, or with none once `wait_ms` is over.
+
+        `principal` is asked again while it waits, where permissions change. `on_forgotten` is called with the lease's
+        name once it holds nothing any more.
+        """
         if self.draining:
             raise GatewayError("draining", "the gateway is going down; pull again elsewhere, or a little later")
         if self.waiting >= self._settings.waiting_max:
             raise GatewayError("pull_limit", f"{self.waiting} pulls wait already (pull.waiting_max); pull later")
-        waiting = _Waiting(connection, f"l-{secrets.token_hex(12)}", name, request.principal)
+        waiting = _Waiting(connection, f"l-{secrets.token_hex(12)}", name, principal, encode, refuse, on_forgotten)
         self.pulls += 1
         waiting.consumer = self._engine.attach(
             name,
-            window=min(body.max, self._settings.messages_max),
-            size_max=min(body.max_bytes, self._settings.bytes_max),
+            window=window,
+            size_max=size_max,
             send=lambda delivery: self._answer(waiting, delivery),
             label=f"pull {connection.remote}",
             on_deleted=lambda: self._deleted(waiting, name),
@@ -138,11 +176,14 @@ class LongPoll:
         )
         waiting.consumer.on_released = lambda _consumer: self._released(waiting)
         connection.on_abandoned[waiting] = lambda: self._abandon(waiting)
-        wait_ms = max(TICK_MS, min(body.wait_ms, self._settings.wait_ms_max))  # at least one turn of the deliver stage
-        deadline_ms = self._clock() + wait_ms
-        if request.principal.expires_ms is not None:
-            deadline_ms = min(deadline_ms, request.principal.expires_ms)
+        deadline_ms = self._clock() + max(TICK_MS, wait_ms)  # at least one turn of the deliver stage
+        if principal.expires_ms is not None:
+            deadline_ms = min(deadline_ms, principal.expires_ms)
         self._wheel.add(waiting, deadline_ms)
+
+    def consumer(self, lease: str) -> Consumer | None:
+        """Whoever holds what an answered pull was given; None where it holds nothing any more."""
+        return self._leases.get(lease)
 
     def _answer(self, waiting: _Waiting, delivery: Delivery) -> None:
         """There is something: the deliver stage hands it over."""
@@ -150,7 +191,7 @@ class LongPoll:
         self._wheel.discard(waiting)
         waiting.answered = True
         self._leases[waiting.lease] = waiting.consumer
-        response = Response(200, push_v1.encode_pulled(waiting.lease, delivery))
+        response = Response(200, waiting.encode(waiting.lease, delivery))
 
         def sent() -> None:
             waiting.connection.on_abandoned.pop(waiting, None)
@@ -163,7 +204,7 @@ class LongPoll:
         """Nothing came in time: an empty list. Something that is being read from the disk is still waited for."""
         if waiting.consumer is not None and waiting.consumer.in_flight:
             return
-        self._finish(waiting, Response(200, push_v1.encode_pulled(waiting.lease, Delivery("", 0))))
+        self._finish(waiting, Response(200, waiting.encode(waiting.lease, Delivery("", 0))))
 
     def _released(self, waiting: _Waiting) -> None:
         """It holds nothing any more. Where that comes before its answer, reading that took too long for its lease."""
@@ -173,10 +214,11 @@ class LongPoll:
             self._give_up(waiting)
 
     def _deleted(self, waiting: _Waiting, name: str) -> None:
-        self._leases.pop(waiting.lease, None)
-        if not waiting.answered:
+        if waiting.answered:
+            self._forget(waiting)
+        else:
             error = GatewayError("subscription_deleted", f"subscription {name!r} was deleted while the pull waited")
-            self._finish(waiting, error_response(error))
+            self._finish(waiting, waiting.refuse(error))
 
     def _finish(self, waiting: _Waiting, response: Response) -> None:
         """Answer without a delivery."""
@@ -193,7 +235,8 @@ class LongPoll:
 
     def _forget(self, waiting: _Waiting) -> None:
         """Nothing is leased to it any more, or it never took anything."""
-        self._leases.pop(waiting.lease, None)
+        if self._leases.pop(waiting.lease, None) is not None and waiting.on_forgotten is not None:
+            waiting.on_forgotten(waiting.lease)
         consumer, waiting.consumer = waiting.consumer, None  # they know each other: no cycle stays
         if consumer is not None:
             self._engine.detach(consumer, self._clock())
@@ -206,7 +249,7 @@ class LongPoll:
                 if not waiting.principal.may_subscribe(waiting.subscription):
                     raise waiting.principal.denied(f"consume the subscription {waiting.subscription!r} any more")
             except GatewayError as error:
-                self._finish(waiting, error_response(error))
+                self._finish(waiting, waiting.refuse(error))
 
     def drain(self) -> None:
         """The gateway ends: every waiting pull is answered."""

@@ -14,12 +14,16 @@ from gateway.edge.http import HttpConnection
 from gateway.edge.longpoll import LongPoll
 from gateway.edge.publish import Publisher
 from gateway.edge.stream import OutboxStream
+from gateway.edge.tmc import PATH as TMC_PATH
+from gateway.edge.tmc import TmcEdge
 from gateway.edge.websocket import Services, Session
 from gateway.errors import GatewayError
 from gateway.model import NAME_BYTES_MAX
 from gateway.wire.http import Request, Response, error_response
 
 CONNECT: Final = b"/v1/connect"
+_TAKEN: Final = (b"/v1/", TMC_PATH)
+"""Paths that TMC clients cannot connect to; they may use any other."""
 Handle = Callable[[Request, HttpConnection, bytes], Awaitable[None]]
 """(request, connection, the part of the path that stands for a name)"""
 
@@ -36,11 +40,14 @@ class DataCall:
 class DataPlane:
     """Stands behind every connection of the data listener."""
 
-    def __init__(self, services: Services, guard: Guard, publisher: Publisher, longpoll: LongPoll) -> None:
+    def __init__(
+        self, services: Services, guard: Guard, publisher: Publisher, longpoll: LongPoll, tmc: TmcEdge | None = None
+    ) -> None:
         self._services = services
         self._guard = guard
         self._publisher = publisher
         self._longpoll = longpoll
+        self._tmc = tmc
         self.calls = (
             DataCall("publish", re.compile(rb"/v1/topics/([^/]*)/messages"), self._publish),
             DataCall("publishMany", re.compile(rb"/v1/messages()"), self._publish_many),
@@ -51,6 +58,9 @@ class DataPlane:
 
     async def handle(self, request: Request, connection: HttpConnection) -> None:
         path = request.path
+        if path == TMC_PATH and self._tmc is not None:
+            await self._call_tmc(self._tmc, request, connection)
+            return
         await self._guard.admit(request, connection.remote)
         if request.method == "OPTIONS" and (answer := self._guard.preflight(request)) is not None:
             connection.respond(answer)
@@ -69,6 +79,16 @@ class DataPlane:
             connection.respond(Response(204, b"", [(b"allow", b"GET, HEAD, OPTIONS, POST")]))
         else:
             raise GatewayError("not_found", f"{path.decode('ascii', 'replace')} is not a call of the data plane")
+
+    async def _call_tmc(self, tmc: TmcEdge, request: Request, connection: HttpConnection) -> None:
+        """Its calls are signed, and ask for no other credentials; where a browser's page comes from counts here too."""
+        answer = self._guard.look_only(request, connection.remote)
+        if answer is not None:
+            connection.respond(answer)
+        elif request.method == "POST":
+            await tmc.rest.handle(request, connection)
+        else:
+            _wrong_method(request, connection, b"POST, OPTIONS")
 
     async def _make(self, call: DataCall, request: Request, connection: HttpConnection, name: bytes) -> None:
         try:
@@ -98,13 +118,20 @@ class DataPlane:
 
     async def upgrade(self, request: Request, rest: bytes, stream: OutboxStream, remote: str) -> None:
         """Take a connection over for WebSocket. GatewayError refuses it."""
-        if request.path != CONNECT:
+        is_ours = request.path == CONNECT
+        if not is_ours and (self._tmc is None or request.path.startswith(_TAKEN)):
             raise GatewayError("not_found", "WebSocket connects to /v1/connect")
-        check_upgrade(request)
-        await self._guard.admit(request, remote)  # without a token: `hello` must bring it
+        check_upgrade(request, Session.subprotocol if is_ours else None)
+        if is_ours:
+            await self._guard.admit(request, remote)  # without a token: `hello` must bring it
+        else:
+            self._guard.look_only(request, remote)  # its CONNECT says who it is
         if self._services.admit.closed:
             raise self._services.admit.closed
-        await Session(self._services, request, rest, stream, remote).serve()
+        if is_ours:
+            await Session(self._services, request, rest, stream, remote).serve()
+        elif self._tmc is not None:
+            await self._tmc.session(request, rest, stream, remote).serve()
 
 
 def _permitted(request: Request, raw: bytes) -> str:

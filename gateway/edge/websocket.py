@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 import structlog
@@ -63,14 +63,22 @@ class Services:
 
 
 class Session:
-    """One connection from its upgrade to its end."""
+    """One connection from its upgrade to its end.
+
+    Its words are those of `push.v1.json`; an edge with other words overrides how frames are carried out and written.
+    """
+
+    protocol: ClassVar[str] = push_v1.SUBPROTOCOL
+    """What it is called in /v1/connections."""
+    subprotocol: ClassVar[str | None] = push_v1.SUBPROTOCOL
+    """What the handshake agrees on; None: nothing."""
 
     def __init__(self, services: Services, request: Request, rest: bytes, stream: OutboxStream, remote: str) -> None:
         self.name = services.connections.new_name()
         self._services = services
         self._settings = services.config.websocket
         self._stream = stream
-        self._borrowed = BorrowedStream(stream, replay(request), rest)
+        self._borrowed = BorrowedStream(stream, replay(request, self.subprotocol), rest)
         self._remote = remote
         self._client = ""
         hello_by = trio.current_time() + services.config.auth.hello_timeout_s
@@ -123,12 +131,15 @@ class Session:
                 max_message_size=self._settings.frame_bytes_max,
                 receive_buffer_size=RECEIVE_BYTES,
             )
-            self._ws = await handshake.accept(subprotocol=push_v1.SUBPROTOCOL)
+            self._ws = await handshake.accept(subprotocol=self.subprotocol)
             self._borrowed.accepted.set()
-            limits = attrs.asdict(self._services.config.limits)
-            self._offer(push_v1.encode_welcome(self.name, self._services.node, self._settings.heartbeat_s, limits))
+            self._welcome()
             return True
         return False
+
+    def _welcome(self) -> None:
+        limits = attrs.asdict(self._services.config.limits)
+        self._offer(push_v1.encode_welcome(self.name, self._services.node, self._settings.heartbeat_s, limits))
 
     async def _read(self) -> None:
         assert self._ws is not None
@@ -291,7 +302,7 @@ class Session:
             return  # this connection has unsubscribed, and its leaving is on its way
         feed.leave()
         error = GatewayError("subscription_deleted", f"subscription {name!r} was deleted")
-        self._offer(push_v1.encode_error(error))
+        self._say_error(error)
         self.close(error.kind.close, error.message)
 
     async def _settle(self, operation: push_v1.Settling) -> None:
@@ -318,12 +329,23 @@ class Session:
     # ----------------------------------------------------------------------------------------------- sending
 
     def _offer(self, payload: bytes) -> None:
+        self._offer_frame(text_frame(payload))
+
+    def _offer_frame(self, frame: bytes) -> None:
         if not self._closing and self._ws is not None:  # before the handshake there are no frames
-            self._stream.offer(text_frame(payload))
+            self._stream.offer(frame)
+
+    def _say_error(self, error: GatewayError) -> None:
+        """Say an error that answers nothing."""
+        self._offer(push_v1.encode_error(error))
+
+    def _encode(self, delivery: Delivery) -> bytes:
+        """A delivery as one frame, or several in one piece."""
+        return text_frame(push_v1.encode_messages(delivery))
 
     def _deliver(self, feed: Feed, delivery: Delivery) -> None:
-        """A consumer's `send`: one frame; the leases begin when the kernel has it."""
-        frame = text_frame(push_v1.encode_messages(delivery))
+        """A consumer's `send`; the leases begin when the kernel has it all."""
+        frame = self._encode(delivery)
         feed.deliver(delivery, len(frame))
         self._stream.offer(frame, partial(self._handed, feed, delivery))
         if self._stream.unsent:
@@ -358,7 +380,7 @@ class Session:
             self._close_code = GatewayError("slow_consumer", "").kind.close
 
     def close_slow(self, error: GatewayError) -> None:
-        self._offer(push_v1.encode_error(error))
+        self._say_error(error)
         self.close(error.kind.close, error.message)
 
     # ----------------------------------------------------------------------------------------- ending, asking
@@ -397,16 +419,19 @@ class Session:
         """The client may not go on."""
         if not self._closing and self._nursery is not None:
             self._services.audit.refused(self._standing.principal, "connection", self.name, error, self._remote)
-            self._offer(push_v1.encode_error(error))
+            self._say_error(error)
             self.close(error.kind.close, error.message)
 
     def drain(self) -> None:
         """Say so, deliver no more, and close once nothing is under way."""
         self._draining = True
-        shutdown = self._services.config.shutdown
-        self._offer(push_v1.encode_drain((shutdown.reconnect_ms_min, shutdown.reconnect_ms_max)))
+        self._say_drain()
         self._block()
         self._perhaps_drained()
+
+    def _say_drain(self) -> None:
+        shutdown = self._services.config.shutdown
+        self._offer(push_v1.encode_drain((shutdown.reconnect_ms_min, shutdown.reconnect_ms_max)))
 
     def _perhaps_drained(self) -> None:
         if self._draining and not self._unanswered and not any(f.consumer.in_flight for f in self._feeds.values()):
@@ -444,7 +469,7 @@ class Session:
         latencies = [known for feed in feeds if (known := feed.latency_ms(now)) is not None]
         return ConnectionView(
             connection=self.name,
-            protocol=push_v1.SUBPROTOCOL,
+            protocol=self.protocol,
             remote=self._remote,
             principal=self._standing.principal.name,
             client=self._client,

@@ -59,7 +59,8 @@ class Appender:
                 route = cast("Route", batches[done].routes[0])
                 while stop < len(batches) and _is_uniform(batches[stop]) and batches[stop].routes[0] is route:
                     stop += 1
-                self._append_plain(segment, batches[done:stop], self._again(route), now)
+                plain = self.catalogue.narrow(self._again(route), None)
+                self._append_plain(segment, batches[done:stop], plain, now)
             else:
                 self._append_any(segment, batches[done], now)
             for batch in batches[done:stop]:
@@ -92,6 +93,9 @@ class Appender:
         routes = [self._again(route) for route in cast("Sequence[Route]", batch.routes)]
         if len(routes) < len(messages):
             routes = [routes[0]] * len(messages)
+        if self.catalogue.gates:
+            narrow = self.catalogue.narrow
+            routes = [narrow(route, message.attributes) for route, message in zip(routes, messages, strict=True)]
         batch.routes = routes
         self._recognise(batch, now)
         batch.first = self.log.end

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import attrs
 
 from gateway.broker.lease import Consumer
+from gateway.engine.gate import Gate
 from gateway.model import Batch, Delivery, SeekTo, Settlement, Sought, SubscriptionSettings, SubscriptionView, Why
 
 Send = Callable[[Delivery], None]
@@ -85,6 +86,9 @@ class Engine(Protocol):
 
     def filter_errors(self) -> dict[str, int]:
         """Messages of which a filter could not say whether they match, by subscription; of those that have one."""
+
+    def set_gate(self, name: str, gate: Gate | None) -> None:
+        """Put a gate in front of the subscription of this name, also one that is made later; None takes it away."""
 
     def append(self, batches: Sequence[Batch], now: int) -> None:
         """Give each accepted message its place; reported by `committed`. Raises StoreError once the store failed.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
+import attrs
 import orjson
 import structlog
 
@@ -14,6 +15,7 @@ from gateway.broker.clockwork import Clockwork
 from gateway.broker.filter import BrokenFilter, Filter
 from gateway.broker.revisit import replay_redrive, replay_seek
 from gateway.broker.subscription import KEYS_MAX, Cause, Subscription
+from gateway.engine.gate import NO_ATTRIBUTES, Gates
 from gateway.engine.sieve import Route, Rule, Sieve
 from gateway.errors import GatewayError
 from gateway.kit.ranges import RangeSet, count
@@ -49,6 +51,8 @@ class Catalogue:
         self._by_text: WeakValueDictionary[str, Filter] = WeakValueDictionary()
         self._filter_errors: dict[int, int] = {}
         self._failed: dict[Rule, int] = {}
+        self.gates = Gates()
+        self._narrowed: dict[tuple[Route, tuple[int, ...]], Route] = {}
 
     def __iter__(self) -> Iterator[Subscription]:
         return iter(self.by_name.values())
@@ -71,6 +75,22 @@ class Catalogue:
                 self._routes.clear()
             self._routes[topic] = route
         return route
+
+    def narrow(self, route: Route, attributes: Mapping[str, str] | None) -> Route:
+        """`route` without the subscriptions whose gate lets a message with these attributes not through."""
+        if not self.gates:
+            return route
+        is_open = self.gates.open(route.topic, route.names, attributes or NO_ATTRIBUTES)
+        if len(is_open) == len(route.names):
+            return route
+        found = self._narrowed.get((route, is_open))
+        if found is None:
+            numbers = tuple(route.numbers[index] for index in is_open)
+            found = attrs.evolve(route, numbers=numbers, names=tuple(route.names[index] for index in is_open))
+            if len(self._narrowed) >= ROUTES_MAX:
+                self._narrowed.clear()
+            self._narrowed[route, is_open] = found
+        return found
 
     def _find(self, topic: str) -> Route:
         numbers = sorted(self._trie.match(topic))
@@ -166,6 +186,7 @@ class Catalogue:
     def _forget_routes(self) -> None:
         self._routes.clear()
         self.generation += 1
+        self._narrowed.clear()
 
     # --------------------------------------------------------------------------------------- log, checkpoint
 

@@ -25,6 +25,7 @@ from gateway.engine.base import DeadLetter, EngineStatistics, Send
 from gateway.engine.catalogue import Catalogue, filled, subscription_record
 from gateway.engine.delivering import Deliveries, Turns, tell_released
 from gateway.engine.doomed import DoomedMessages
+from gateway.engine.gate import Gate
 from gateway.engine.history import matching_ranges
 from gateway.engine.longfilters import LongFilters
 from gateway.engine.past import sift_past
@@ -166,6 +167,9 @@ class EmbeddedEngine:
     def filter_errors(self) -> dict[str, int]:
         known = self._catalogue.by_number
         return {known[number].name: errors for number, errors in self._catalogue.filter_errors().items()}
+
+    def set_gate(self, name: str, gate: Gate | None) -> None:
+        self._catalogue.gates.set(name, gate)
 
     async def wait_room(self) -> None:
         await self._log.wait_room()

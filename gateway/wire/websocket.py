@@ -10,6 +10,7 @@ import struct
 from typing import Final
 
 _FIN_TEXT: Final = 0x81
+_FIN_BINARY: Final = 0x82
 _FIN_CLOSE: Final = 0x88
 PING_FRAME: Final = b"\x89\x00"
 """Any frame of the client answers it: who sends, lives."""
@@ -23,6 +24,16 @@ def text_frame(payload: bytes) -> bytes:
     if size < 65536:
         return struct.pack(">BBH", _FIN_TEXT, 126, size) + payload
     return struct.pack(">BBQ", _FIN_TEXT, 127, size) + payload
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """One complete binary frame."""
+    size = len(payload)
+    if size < 126:
+        return bytes((_FIN_BINARY, size)) + payload
+    if size < 65536:
+        return struct.pack(">BBH", _FIN_BINARY, 126, size) + payload
+    return struct.pack(">BBQ", _FIN_BINARY, 127, size) + payload
 
 
 def close_frame(code: int) -> bytes:

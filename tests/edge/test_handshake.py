@@ -27,7 +27,7 @@ def request_with(**changed: str | None) -> Request:
     "offered", ["push.v1.json", "a, push.v1.json", "push.v1.json,b", "a ,\tpush.v1.json , b"], ids=repr
 )
 def test_the_subprotocol_must_be_among_those_that_are_offered(offered: str) -> None:
-    check_upgrade(request_with(Sec_WebSocket_Protocol=offered))
+    check_upgrade(request_with(Sec_WebSocket_Protocol=offered), "push.v1.json")
 
 
 @pytest.mark.parametrize(
@@ -48,14 +48,14 @@ def test_the_subprotocol_must_be_among_those_that_are_offered(offered: str) -> N
 )
 def test_a_handshake_that_lacks_something_is_refused(changed: dict[str, str | None], code: str, words: str) -> None:
     with pytest.raises(GatewayError) as caught:
-        check_upgrade(request_with(**changed))
+        check_upgrade(request_with(**changed), "push.v1.json")
     assert caught.value.code == code
     assert words in caught.value.message
 
 
 def test_the_library_gets_what_it_needs_and_no_more() -> None:
     again = RequestParser(Http())
-    again.feed(replay(request_with(Cookie="a=b", Sec_WebSocket_Protocol="x, push.v1.json, y")))
+    again.feed(replay(request_with(Cookie="a=b", Sec_WebSocket_Protocol="x, push.v1.json, y"), "push.v1.json"))
     request = again.requests[0]
     assert request.upgrade
     assert request.header(b"sec-websocket-key") == HANDSHAKE["Sec-WebSocket-Key"].encode()
