@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from hypothesis import settings
 
 from gateway import config
 from gateway.node import Node
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started the suite in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the programs that tests interrupt would ignore it too
 
 settings.register_profile("gateway", deadline=None)  # two shared cores: a slow run is no failure
 settings.register_profile("fuzz", deadline=None, max_examples=10_000)
