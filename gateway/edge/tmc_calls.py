@@ -91,6 +91,11 @@ def to_top(error: GatewayError | TopError) -> TopError:
     return TopError("invalid_argument", error.message, f"isv.{code}")
 
 
+def to_gateway(error: TopError) -> GatewayError:
+    """A refusal in the gateway's words, for the audit log."""
+    return GatewayError("permission_denied" if error.code in top.PERMISSION else "invalid_token", str(error))
+
+
 class Calls:
     """All of them, by name."""
 

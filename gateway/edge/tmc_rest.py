@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
+from gateway.auth.audit import Audit
 from gateway.config.settings import Tmc
 from gateway.edge.http import HttpConnection
 from gateway.edge.tmc_applications import Application, Applications
-from gateway.edge.tmc_calls import Call, Calls, json, to_top
+from gateway.edge.tmc_calls import Call, Calls, json, to_gateway, to_top
 from gateway.errors import GatewayError
 from gateway.wire import top
 from gateway.wire.http import Request
@@ -18,10 +19,13 @@ from gateway.wire.top import Parameters, TopError
 class Rest:
     """The one path that all calls come by."""
 
-    def __init__(self, settings: Tmc, applications: Applications, calls: Calls, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, settings: Tmc, applications: Applications, calls: Calls, audit: Audit, clock: Callable[[], int]
+    ) -> None:
         self._settings = settings
         self._applications = applications
         self._calls = calls
+        self._audit = audit
         self._clock = clock
         self.answered = 0
         self.refused: dict[int, int] = {}
@@ -30,6 +34,7 @@ class Rest:
     async def handle(self, request: Request, connection: HttpConnection) -> None:
         request_id = secrets.token_hex(6)
         self.answered += 1
+        values: dict[str, str] = {}
         try:
             values = top.parse_form(request.body)
             application = self.authenticate(values)
@@ -38,6 +43,8 @@ class Rest:
         except (TopError, GatewayError) as error:
             refusal = to_top(error)
             self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
+            if refusal.code in top.UNPROVEN or refusal.code in top.PERMISSION:
+                self._audit.refused(None, "tmc call", values.get("app_key", ""), to_gateway(refusal), connection.remote)
             connection.respond(json(top.encode_error(refusal, request_id)))
 
     def authenticate(self, values: dict[str, str]) -> Application:

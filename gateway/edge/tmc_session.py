@@ -23,7 +23,7 @@ import trio
 from gateway.edge.flow_control import Feed
 from gateway.edge.stream import OutboxStream
 from gateway.edge.tmc_applications import Application, Applications
-from gateway.edge.tmc_calls import to_top
+from gateway.edge.tmc_calls import to_gateway, to_top
 from gateway.edge.tmc_messages import Pushed, decode_pushed, to_message, unzip
 from gateway.edge.websocket import Services, Session
 from gateway.errors import GatewayError
@@ -136,6 +136,7 @@ class TmcSession(Session):
         except (TopError, GatewayError) as error:
             refusal = to_top(error)
             self._statistics.refused[refusal.code] = self._statistics.refused.get(refusal.code, 0) + 1
+            self._services.audit.refused(None, "tmc CONNECT", _key_of(frame), to_gateway(refusal), self._remote)
             self._answer(MessageType.CONNECTACK, frame, refusal)
             self.close(3500, str(refusal))
             return
@@ -307,6 +308,12 @@ class TmcSession(Session):
             elif now - self._heard_at > self._services.config.tmc.idle_timeout_s:
                 self.close(3012, "nothing was heard in time (tmc.idle_timeout_s)")
         super().check(now)
+
+
+def _key_of(frame: Frame) -> str:
+    """Whose key a refused CONNECT named, for the audit log."""
+    value = frame.customs.get("app_key")
+    return "" if value is None else str(value.content)
 
 
 def _more(pushed: Pushed) -> bytes:

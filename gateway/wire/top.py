@@ -47,6 +47,11 @@ ERRORS: Final = {
 """The platform's error codes and what it calls them."""
 
 
+PERMISSION: Final = (11,)
+UNPROVEN: Final = (24, 25, 26, 27, 28, 29, 30, 31)
+"""Codes that say who calls may not, or has not proven who it is."""
+
+
 class TopError(Exception):
     """An error as the platform answers it. `sub_code` and `sub_msg` say what exactly."""
 

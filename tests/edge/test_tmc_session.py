@@ -5,16 +5,19 @@ from __future__ import annotations
 import gzip
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
 
+from gateway.auth import apikey
 from gateway.config.settings import TmcApplication
 from gateway.errors import GatewayError
 from gateway.node import Node
-from tests.conftest import StartNode
+from gateway.wire import top
+from tests.conftest import Log, StartNode
 from tests.edge.tmc_client import (
     CONFIRM,
     CONNECT,
@@ -461,3 +464,40 @@ async def test_a_drain_lets_a_client_confirm_what_it_has(node: Node, client: Tmc
     await client.confirm(id_)
     assert await client.closed() == 3013
     await until(node, acked=1, in_flight=0)
+
+
+# ------------------------------------------------------------------------------------------------------ credentials
+
+
+async def test_where_credentials_are_configured_its_clients_need_none_of_them(
+    start_node: StartNode, tmp_path: Path, log: Log
+) -> None:
+    """They prove who they are by signature; everybody else is asked for a key."""
+    keys = tmp_path / "keys.json"
+    with apikey.changing(keys):
+        pass
+    node = await start_node(
+        FLAGS | {"auth.keys_file": str(keys), "auth.hello_timeout_s": 0.05}, tmc_application=(SHOP,)
+    )
+    async with open_tmc(node.address) as client:
+        assert (await client.connect(SHOP.key, SHOP.secret)).status == 0
+        await client.pull()
+        await trio.sleep(0.3)  # well beyond the time that others have to say hello
+        await client.say(DATA, {"topic": CREATE, "content": "1"})
+        assert (await client.pushed()).customs["content"] == "1"
+    async with httpx.AsyncClient() as http:
+        form = {"method": "taobao.tmc.groups.get", "app_key": SHOP.key, "timestamp": top.format_time(node.clock())}
+        signed_form = form | {"sign": top.sign(form, SHOP.secret)}
+        answer = await http.post(f"http://{node.address}/router/rest", data=signed_form)
+        assert answer.json()["tmc_groups_get_response"]["total_results"] == 0
+        assert (await http.post(f"http://{node.address}/v1/messages", json=[])).status_code == 401
+
+
+async def test_who_is_refused_stands_in_the_audit_log(node: Node) -> None:
+    async with open_tmc(node.address) as client:
+        await client.connect(SHOP.key, "guessed")
+    async with httpx.AsyncClient() as http:
+        await http.post(
+            f"http://{node.address}/router/rest", data={"method": "x", "app_key": "1", "timestamp": "1", "sign": "x"}
+        )
+    assert node.audit.refusals == {"invalid_token": 2}
