@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from gateway.engine.gate import Gate
 from gateway.model import Message
@@ -54,6 +55,15 @@ async def test_a_message_goes_to_those_whose_key_is_chosen_and_to_those_without_
         assert await got(d, "b") == [1]
         assert await got(d, "b2") == [1]
         assert await got(d, "all") == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("text", ["data > 1", "data == 4", "[4].exists(n, n == data)"])
+async def test_a_gate_stands_behind_a_filter_of_any_kind(tmp_path: Path, text: str) -> None:
+    async with driven(tmp_path) as d:
+        await d.subscribe("a", filter=text)
+        d.engine.set_gate("a", Gate(Chooser(), "a"))
+        await publish(d, "a", "b", "b", "b", "a")
+        assert await got(d, "a") == [4]
 
 
 async def test_a_gate_may_be_set_before_there_is_a_subscription_and_taken_away(tmp_path: Path) -> None:
