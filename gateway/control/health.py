@@ -16,9 +16,6 @@ from gateway.errors import GatewayError
 from gateway.flow.disk import Mark
 from gateway.source.base import State as SourceState
 
-_SEGMENTS_FREE_MIN: Final = 2
-"""Room for so many segments: the next one, and one for a restart to begin."""
-
 
 class State(enum.StrEnum):
     """How a part does; the worst state is the whole's."""
