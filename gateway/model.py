@@ -231,7 +231,8 @@ class Batch:
 class Delivery:
     """What one consumer is handed at once: stored bytes, joined by the edge into a frame or an answer.
 
-    `bodies` are the delivery JSON objects in position order; `attempts` names only what is delivered again.
+    `bodies` are the delivery JSON objects in position order, each entry one or more of them with commas between, as a
+    frame has them; `attempts` names only what is delivered again.
     """
 
     __slots__ = ("attempts", "bodies", "count", "last", "lease_ms", "leases", "subscription")
@@ -240,7 +241,7 @@ class Delivery:
         self.subscription = subscription
         self.lease_ms = lease_ms
         self.leases: list[object] = []  # the engine's own; started when the frame has been handed to the socket
-        self.bodies: list[bytes] = []
+        self.bodies: list[bytes | memoryview] = []
         self.attempts: dict[str, int] = {}  # by position, as text: JSON's keys
         self.count = 0
         self.last: Position = -1  # of its messages: what an ack's latency is measured on

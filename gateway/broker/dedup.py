@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
+from gateway.kit.hashes import id_hash
+
 
 class Dedup:
     """What was published under an id of the producer's own. `ids_max` bounds both generations together."""
@@ -16,8 +18,8 @@ class Dedup:
     def __init__(self, window_ms: int, ids_max: int, now_ms: int) -> None:
         self.window_ms = window_ms
         self.ids_max = ids_max
-        self._younger: dict[tuple[str, str], tuple[int, bytes]] = {}
-        self._older: dict[tuple[str, str], tuple[int, bytes]] = {}
+        self._younger: dict[bytes, tuple[int, bytes]] = {}
+        self._older: dict[bytes, tuple[int, bytes]] = {}
         self._turned_ms = now_ms
 
     def __len__(self) -> int:
@@ -26,12 +28,16 @@ class Dedup:
     def find(self, topic: str, message_id: str, now_ms: int) -> tuple[int, bytes] | None:
         """(position, digest of the payload) of the first message under this id; None where it is not remembered."""
         self.turn(now_ms)
-        key = (topic, message_id)
+        key = id_hash(topic, message_id)
         return self._younger.get(key) or self._older.get(key)
 
     def remember(self, topic: str, message_id: str, position: int, digest: bytes, now_ms: int) -> None:
+        self.remember_hashed(id_hash(topic, message_id), position, digest, now_ms)
+
+    def remember_hashed(self, hashed: bytes, position: int, digest: bytes, now_ms: int) -> None:
+        """The same under the id's hash, as it stands in the log."""
         self.turn(now_ms)
-        self._younger[topic, message_id] = (position, digest)
+        self._younger[hashed] = (position, digest)
 
     def turn(self, now_ms: int) -> None:
         """Begin a new generation where the window, or the bound, has been filled."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gateway.broker.owned import timed
-from gateway.broker.queue import walk
+from gateway.broker.queue import times_of, walk
 from gateway.broker.slice import Slice
 from gateway.broker.subscription import Cause, Subscription
 from gateway.model import POSITION_MAX
@@ -55,7 +54,7 @@ def _expire_ahead(s: Subscription, position: int, cutoff_ms: int, segments: Sequ
     found = s.next_ahead(segments, position, STEP)
     if found is None:
         return False
-    times = timed(segments, found.positions)
+    times = times_of(segments, found.positions)
     pieces: list[Slice] = []
     rest: Slice | None = found
     while rest is not None:
@@ -86,7 +85,7 @@ def _expire_ready(s: Subscription, position: int, cutoff_ms: int, segments: Sequ
     old: list[int] = []
     looked = 0
     for piece in s.ready_before(position):
-        times = timed(segments, piece.positions)
+        times = times_of(segments, piece.positions)
         old += [p for p in piece.positions if p < position and times.get(p, (0, 0))[0] <= cutoff_ms]
         looked += len(piece)
         if looked >= STEP:
@@ -101,7 +100,7 @@ def _expire_passed_over(s: Subscription, position: int, segments: Sequence[Segme
         return False
     low = s.settled.floor
     while True:
-        positions, low = walk(segments, s.number, low, min(position, s.front), s.settled, STEP, POSITION_MAX)
+        positions, low = walk(segments, s.number, low, min(position, s.front), s.settled, STEP, POSITION_MAX, s.past)
         if not positions:
             return False
         pieces = [Slice(range(p, p + 1), p) for p in positions if s.is_passed_over(segments, p)]

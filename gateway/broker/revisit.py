@@ -37,7 +37,7 @@ def seek(subscription: Subscription, position: int, segments: Sequence[Segment])
     while s.take_back(STEP):
         pass  # a caller with time to spare has done so before, in steps
     position = min(max(position, segments[0].base), segments[-1].end)
-    messages, unsettled = tally(segments, s.number, s.settled, position)
+    messages, unsettled = tally(segments, s.number, s.settled, position, s.past)
     sought = Sought(position, again=messages - unsettled, skipped=s.unsettled - unsettled)
     s.begin_at(position)
     replay_seek(s, position, sought.again, sought.skipped)
@@ -63,7 +63,7 @@ def redrive(subscription: Subscription, segments: Sequence[Segment]) -> tuple[in
     ranges: list[tuple[int, int]] = []
     messages = 0
     for low, high in found:
-        here = count(owned(segments, s.number, low, high))
+        here = count(owned(segments, s.number, low, high, s.past))
         if here:
             ranges.append((low, high))
             messages += here

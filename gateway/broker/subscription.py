@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import takewhile
 
@@ -25,8 +25,8 @@ from gateway.broker.choosing import Takers
 from gateway.broker.clockwork import STEP, Clockwork
 from gateway.broker.keyorder import KeyOrder
 from gateway.broker.lease import Consumer, Keeper, Lease, Returned
-from gateway.broker.owned import timed
-from gateway.broker.queue import end_of, fit, keys_of, measure, walk
+from gateway.broker.owned import owned
+from gateway.broker.queue import NO_PAST, end_of, fit, keys_of, measure, queue_of, times_of, unsettled, walk
 from gateway.broker.shelf import Pile
 from gateway.broker.slice import Slice
 from gateway.kit.backoff import redelivery_ms
@@ -103,7 +103,7 @@ class Subscription:
         self.front = front
         self.settled = RangeSet(front)
         self.created = front  # the first position routed to it as it came; older ones by backfill
-        self.backfill: list[tuple[int, int]] = []  # ranges of older positions that were routed to it afterwards
+        self.past = NO_PAST  # older positions that were routed to it afterwards
         self.unfilled = settings.start is Start.START  # that has still to be found out
         self.consumers: dict[Consumer, None] = {}
         self.takers = Takers()  # those of them that accept something now
@@ -121,6 +121,7 @@ class Subscription:
         self.revisit: list[tuple[int, int]] = []  # ranges behind `front` that are due once more, ascending
         self.expired_leases = 0
         self._clockwork = clockwork
+        self.damaged: list[Slice] = []  # cannot be read; still waiting
         self._ready: Pile[Keeper] = Pile(clockwork.shelf, self)  # came back and due
         self._delays: Pile[Keeper] = Pile(clockwork.shelf, self)
         self._keys_max = keys_max
@@ -208,7 +209,9 @@ class Subscription:
             return (piece,)
         while self.revisit:
             low, high = self.revisit[0]
-            positions, _ = walk(segments, self.number, low, min(high + 1, limit), self.settled, count_max, size_max)
+            positions, _ = walk(
+                segments, self.number, low, min(high + 1, limit), self.settled, count_max, size_max, self.past
+            )
             pieces, front = self._sorted_out(positions, low, segments)
             self.revisit[:1] = [(front, high)] if positions and front <= high else []
             if positions:
@@ -216,7 +219,7 @@ class Subscription:
         if self.front >= limit:
             return None
         before = self.front
-        positions, front = walk(segments, self.number, before, limit, self.settled, count_max, size_max)
+        positions, front = walk(segments, self.number, before, limit, self.settled, count_max, size_max, self.past)
         if not positions:
             return None  # foreign positions belong to the span of the next message
         if self._keys is None:
@@ -260,11 +263,11 @@ class Subscription:
 
     def _passed(self, segments: Sequence[Segment], position: int, count_max: int) -> Sequence[int]:
         """What the front has passed and is not settled, from `position` on."""
-        return walk(segments, self.number, position, self.front, self.settled, count_max, POSITION_MAX)[0]
+        return walk(segments, self.number, position, self.front, self.settled, count_max, POSITION_MAX, self.past)[0]
 
     def _due_parts(self, piece: Slice, segments: Sequence[Segment], now: int) -> Iterator[Slice]:
         """What of `piece` may be delivered now; the rest is put among the delayed or the expired."""
-        times = timed(segments, piece.positions)
+        times = times_of(segments, piece.positions)
         if not times:
             yield piece
             return
@@ -402,6 +405,21 @@ class Subscription:
             self._let_go(lease)
             self.give_back(lease.slice, now, 0, "recall", "")
 
+    def set_aside(self, lease: Lease, lost: Container[int]) -> None:
+        """The messages in `lost` cannot be read: they stay here, waiting, until a restart finds them mended."""
+        self._let_go(lease)
+        rest: Slice | None = lease.slice
+        while rest is not None:
+            piece, rest = rest, None
+            is_lost = piece.first in lost
+            stop = next((i for i, position in enumerate(piece.positions) if (position in lost) != is_lost), len(piece))
+            if stop < len(piece):
+                piece, rest = piece.cut(stop)
+            if is_lost:
+                self.damaged.append(piece)
+            else:
+                self._ready.add(piece)
+
     def give_back(self, piece: Slice, now: int, delay_ms: int, cause: str, reason: str) -> None:
         """Deliver `piece` again after a delay, or give it to the dead letters where its attempts are used up."""
         if self.deleted:
@@ -450,13 +468,13 @@ class Subscription:
         if self.revisit and self.revisit[0][0] < limit:
             low, high = self.revisit[0]
             stop = min(high + 1, limit)
-            positions, front = walk(segments, self.number, low, stop, self.settled, count_max, POSITION_MAX)
+            positions, front = walk(segments, self.number, low, stop, self.settled, count_max, POSITION_MAX, self.past)
             self.revisit[:1] = [(front, high)] if front <= high else []
             return self._first(positions, low) if positions else self.next_ahead(segments, limit, count_max)
         before = self.front
         if before >= limit:
             return None
-        positions, front = walk(segments, self.number, before, limit, self.settled, count_max, POSITION_MAX)
+        positions, front = walk(segments, self.number, before, limit, self.settled, count_max, POSITION_MAX, self.past)
         if not positions:
             return None
         self.front = front
@@ -531,6 +549,7 @@ class Subscription:
         self.restarts += 1
         self.restarting = False
         self.doomed.clear()
+        self.damaged.clear()
         self.revisit.clear()
         if self._keys is not None:
             self._keys.clear()
@@ -559,16 +578,16 @@ class Subscription:
 
     # ------------------------------------------------------------------------------------------------ asking
 
-    def holds(self, segment: Segment) -> bool:
-        """Whether a message of `segment` is still due to this subscription, or may be made so by a redrive."""
-        queue = segment.queues.get(self.number)
-        if not queue:
-            return False
-        pairs = list(zip(queue[::2], queue[1::2], strict=True))
-        if any(True for low, high in pairs for _ in self.settled.gaps(low, high)):
-            return True
-        buried = self.buried.count_in(segment.base, segment.end - 1)
-        return buried > 0 and any(self.buried.count_in(low, high) for low, high in pairs)
+    def holds(self, segment: Segment) -> int | None:
+        """A position of `segment` that is still due to this subscription, or may be made so by a redrive; or None."""
+        due = next((low for low, _ in unsettled(segment, self.number, self.settled, self.past)), None)
+        if due is not None or not self.buried.count_in(segment.base, segment.end - 1):
+            return due
+        for low, high in owned([segment], self.number, segment.base, segment.end - 1, self.past):
+            if self.buried.count_in(low, high):
+                gap_low, gap_high = next(self.buried.gaps(low, high), (high + 1, high))
+                return low if gap_low > low else gap_high + 1
+        return None
 
     @property
     def unsettled(self) -> int:
@@ -599,7 +618,7 @@ class Subscription:
 
     def oldest(self, segments: Sequence[Segment], limit: int) -> int | None:
         """Position of the oldest message that is not settled, in whichever hand; None where there is none."""
-        positions, _ = walk(segments, self.number, self.settled.floor, limit, self.settled, 1, 1)
+        positions, _ = walk(segments, self.number, self.settled.floor, limit, self.settled, 1, 1, self.past)
         return positions[0] if positions else None
 
     def statistics(self, segments: Sequence[Segment], now: int, oldest_ms: int | None) -> SubscriptionStatistics:
@@ -620,15 +639,20 @@ class Subscription:
 
     def _unseen_delayed(self, segments: Iterable[Segment], now: int) -> int:
         """Delayed messages that `take` has not come to yet."""
+        return sum(self._count_delayed(segment, now) for segment in segments if segment.due_ms > now)
+
+    def _count_delayed(self, segment: Segment, now: int) -> int:
+        queue = queue_of(segment, self.number, self.past)
+        if queue is None:
+            return 0
+        index = segment.index
         return sum(
             1
-            for segment in segments
-            if segment.timed and self.number in segment.queues
-            for position, (due_ms, _) in segment.timed.items()
+            for ordinal, due_ms in zip(index.timed_at, index.due_ms, strict=True)
             if due_ms > now
-            and self.is_ahead(position)
-            and position not in self.settled
-            and _in_queue(segment.queues[self.number], position)
+            and self.is_ahead(index.position(ordinal))
+            and index.position(ordinal) not in self.settled
+            and _in_queue(queue, index.position(ordinal) - index.base)
         )
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gateway.broker.owned import is_owned, times_of
+from gateway.broker.owned import is_owned
+from gateway.broker.queue import times_of
 from gateway.broker.subscription import Cause, Subscription
 from gateway.model import Why, WhyReason
 from gateway.store import record as records
@@ -22,7 +23,7 @@ def explain(
 ) -> Why | None:
     """Why the message at `position`, which is in one of `segments`, is not delivered; None where it is settled."""
     s = subscription
-    if not is_owned(segments, s.number, position):
+    if not is_owned(segments, s.number, position, s.past):
         topics = ", ".join(s.settings.topics)
         return _why(
             position,
@@ -75,7 +76,7 @@ def _behind_its_key(s: Subscription, position: int, segments: Sequence[Segment])
 
 def _not_due(s: Subscription, position: int, segments: Sequence[Segment], now: int) -> Why | None:
     """`take` has not come to it yet, and would find that it is too early, or too late."""
-    due_ms, expires_ms = times_of(segments, position)
+    due_ms, expires_ms = times_of(segments, (position,)).get(position, (0, 0))
     if expires_ms and expires_ms <= now:
         return _why(position, WhyReason.EXPIRED, f"its time was over at {expires_ms}, in ms since the epoch")
     if due_ms > now:

@@ -66,6 +66,15 @@ class Store:
     segment_bytes: int = setting(
         64 * MIB, "Size at which a segment is sealed; it is freed as a whole.", 64 * KIB, 2**31
     )
+    segment_age_s: int = setting(
+        86_400, "Age at which a segment is sealed whatever its size, so that retention can free it.", 1, 10**8
+    )
+    indexes_max: int = setting(
+        32, "Sealed segments whose index is mapped at once; each takes the pages of it that are used.", 2, 100_000
+    )
+    maps_max: int = setting(
+        8, "Sealed segments that are mapped at once to be read from; 8 MiB of each are resident at most.", 1, 100_000
+    )
     cache_bytes: int = setting(
         64 * MIB, "Recent message bodies kept in memory; older ones are read from the log.", 0, 2**40
     )

@@ -23,6 +23,7 @@ from gateway.flow.ring import Ring
 from gateway.model import Batch, Delivery, Durability, Message, Result, Settle, Settlement, Stored, Verb
 from gateway.wire import top
 from gateway.wire.http import Response
+from gateway.wire.payload import split_bodies
 from gateway.wire.top import Parameters, TopError
 
 QUANTITY: Final = (10, 200)
@@ -154,7 +155,7 @@ class Calls:
         )
 
     def _encode_consumed(self, call: Call, lease: str, delivery: Delivery) -> bytes:
-        messages = [decode_pushed(body) for body in delivery.bodies]
+        messages = [decode_pushed(body) for body in split_bodies(delivery.bodies)]
         if messages:
             held = self._held.setdefault(call.subscription, {})
             held.update((message.position, lease) for message in messages)

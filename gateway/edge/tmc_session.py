@@ -30,6 +30,7 @@ from gateway.errors import GatewayError
 from gateway.model import POSITION_MAX, Batch, Delivery, Durability, Settle, Settlement, Verb
 from gateway.wire import tmc_v2, top
 from gateway.wire.http import Request
+from gateway.wire.payload import split_bodies
 from gateway.wire.tmc_v2 import Format, Frame, Kind, MessageType, Value
 from gateway.wire.top import TopError
 from gateway.wire.websocket import binary_frame
@@ -281,7 +282,7 @@ class TmcSession(Session):
         assert push is not None
         self._statistics.pushed += delivery.count
         frames: list[bytes] = []
-        for body in delivery.bodies:
+        for body in split_bodies(delivery.bodies):
             pushed = decode_pushed(body)
             more = _more(pushed) if pushed.attributes else b""
             data = push(pushed.position, pushed.topic.encode(), pushed.time_ms, pushed.content, more)

@@ -2,45 +2,33 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import cast
 
 import msgspec
 
-from gateway.broker.bodies import Bodies
 from gateway.broker.body import compose, compose_plain, own_id
 from gateway.broker.dedup import Dedup, digest
 from gateway.engine.catalogue import Catalogue
 from gateway.engine.sieve import Route
 from gateway.errors import GatewayError
-from gateway.kit.hashes import key_hash
+from gateway.kit.hashes import id_hash, key_hash
 from gateway.model import Batch, Message, Stored
-from gateway.store import record as records
+from gateway.store.index import Index
 from gateway.store.log import Log
-from gateway.store.record import Flag, Record
+from gateway.store.record import Columns
 from gateway.store.segment import Segment
 
-
-class StoredBody(msgspec.Struct):
-    """What is read back from a stored delivery JSON."""
-
-    topic: str
-    id: str
-    time_ms: int
-    data: msgspec.Raw = msgspec.Raw(b"")
-    data_base64: str | None = None
-
-
-decode_stored = msgspec.json.Decoder(StoredBody).decode
+_NO_ID = bytes(16)
 
 
 class Appender:
     """The way of a batch into the log. All of it happens in one call, without waiting."""
 
-    def __init__(self, log: Log, catalogue: Catalogue, bodies: Bodies, dedup: Dedup) -> None:
+    def __init__(self, log: Log, catalogue: Catalogue, dedup: Dedup) -> None:
         self.log = log
         self.catalogue = catalogue
-        self.bodies = bodies
         self.dedup = dedup
 
     def append(self, batches: Sequence[Batch], now: int) -> None:
@@ -49,11 +37,17 @@ class Appender:
         Who gets them is asked once more: subscriptions may have come and gone since the batch was routed. Where there
         are filters the caller has seen to that (`is_routed`).
         Batches of plain messages that go the same way are written as one: a single publish then costs little more
-        than one message of a large batch does.
+        than one message of a large batch does. Where the disk is full they are refused, all that are left.
         """
         done = 0
         while done < len(batches):
             segment = self.log.begin(now)
+            try:
+                self.log.check_room()
+            except GatewayError as error:
+                for batch in batches[done:]:
+                    batch.fail(error)
+                return
             stop = done + 1
             if _is_uniform(batches[done]):
                 route = cast("Route", batches[done].routes[0])
@@ -75,10 +69,8 @@ class Appender:
         if len(batches) > 1:
             messages = [message for batch in batches for message in batch.messages]
         bodies = compose_plain(route.topic, messages, first, self.log.epoch, now)
-        number = self.log.route(route.topic, route.numbers)
+        self.log.messages(bodies, self.log.route(route.topic, route.numbers))
         self._note(segment, route, first, len(messages))
-        self.log.messages(bodies, number)
-        self.bodies.append(bodies)
         for batch in batches:
             batch.first = first
             batch.routes = (route,)
@@ -111,18 +103,20 @@ class Appender:
     def _write(self, segment: Segment, messages: Sequence[Message], routes: Sequence[Route], now: int) -> None:
         first = self.log.end
         bodies: list[bytes] = []
-        numbers: list[int] = []
+        numbers = array("I")
         for position, (message, route) in enumerate(zip(messages, routes, strict=True), first):
             bodies.append(compose(message, position, self.log.epoch, now))
             numbers.append(self.log.route(route.topic, route.numbers))
+        columns = _columns(segment, messages, now)
+        if any(number != numbers[0] for number in numbers):
+            columns.routes = numbers
+        self.log.messages(bodies, numbers[0], columns)
+        for position, route in enumerate(routes, first):
             self._note(segment, route, position, 1)
-        flags, stored = _mark(segment, messages, bodies, first, now)
-        self.log.messages(stored, numbers, flags)
-        self.bodies.append(bodies)
 
     def _note(self, segment: Segment, route: Route, first: int, count: int) -> None:
         for number in route.numbers:
-            segment.route_to(number, first, first + count - 1)
+            segment.growing.route_to(number, first, first + count - 1)
             self.catalogue.by_number[number].routed += count
         self.log.routed(route.numbers)
 
@@ -143,12 +137,16 @@ class Appender:
                 self.dedup.remember(message.topic, message.id, position, mark, now)
             position += 1
 
-    def recall(self, record: Record, topic: str, now: int) -> None:
-        """A message found at the start: remember its id where the window still covers it."""
-        if record.flags & Flag.OWN_ID and record.time_ms > now - self.dedup.window_ms:
-            stored = decode_stored(records.split_times(record)[2])
-            mark = digest(bytes(stored.data), stored.data_base64)
-            self.dedup.remember(topic, stored.id, record.position, mark, record.time_ms)
+    def recall(self, index: Index, now: int) -> None:
+        """A segment found at the start: remember the ids that the window still covers."""
+        since = now - self.dedup.window_ms
+        halves = array("Q", index.ids).tobytes()
+        for place, ordinal in enumerate(index.ids_at):
+            time_ms = index.time_ms(ordinal)
+            if time_ms > since:
+                mark = bytes(index.digests[8 * place : 8 * place + 8])
+                hashed = halves[16 * place : 16 * place + 16]
+                self.dedup.remember_hashed(hashed, index.position(ordinal), mark, time_ms)
 
 
 def _is_uniform(batch: Batch) -> bool:
@@ -170,27 +168,18 @@ def _repeat(topic: str, message_id: str, known: tuple[int, bytes], mark: bytes) 
     )
 
 
-def _mark(
-    segment: Segment, messages: Sequence[Message], bodies: Sequence[bytes], first: int, now: int
-) -> tuple[list[int], list[bytes]]:
-    """Flags and stored bodies of messages that have an id of their own, a delay or a TTL."""
-    flags: list[int] = []
-    stored: list[bytes] = []
-    for position, (message, body) in enumerate(zip(messages, bodies, strict=True), first):
-        flag: int = Flag.NONE
-        if message.key:
-            flag = Flag.KEYED
-            segment.keys[position] = key_hash(message.key)
-        if message.id is not None:
-            flag |= Flag.OWN_ID
-            segment.ids_ms = now
-        if message.delay_ms or message.ttl_ms:
-            flag |= Flag.TIMED
-            due_ms = now + message.delay_ms if message.delay_ms else 0
-            expires_ms = now + message.delay_ms + message.ttl_ms if message.ttl_ms else 0
-            segment.timed[position] = (due_ms, expires_ms)
-            stored.append(records.with_times(body, due_ms, expires_ms))
-        else:
-            stored.append(body)
-        flags.append(flag)
-    return flags, stored
+def _columns(segment: Segment, messages: Sequence[Message], now: int) -> Columns:
+    """What messages have beside their bodies: times, keys, ids of their own."""
+    columns = Columns(array("I"))
+    if any(message.delay_ms or message.ttl_ms for message in messages):
+        columns.due_ms = array("Q", [now + m.delay_ms if m.delay_ms else 0 for m in messages])
+        columns.expires_ms = array("Q", [now + m.delay_ms + m.ttl_ms if m.ttl_ms else 0 for m in messages])
+        segment.due_ms = max(segment.due_ms, *columns.due_ms)
+        segment.expires_ms = max(segment.expires_ms, *columns.expires_ms)
+    if any(message.key for message in messages):
+        columns.keys = array("Q", [key_hash(m.key) if m.key else 0 for m in messages])
+    if any(message.id is not None for message in messages):
+        columns.ids = b"".join([_NO_ID if m.id is None else id_hash(m.topic, m.id) for m in messages])
+        columns.digests = b"".join([bytes(8) if m.id is None else digest(_payload(m), m.data_base64) for m in messages])
+        segment.ids_ms = now
+    return columns

@@ -13,12 +13,13 @@ import structlog
 
 from gateway.broker.clockwork import Clockwork
 from gateway.broker.filter import BrokenFilter, Filter
+from gateway.broker.queue import NO_PAST, Past
 from gateway.broker.revisit import replay_redrive, replay_seek
 from gateway.broker.subscription import KEYS_MAX, Cause, Subscription
 from gateway.engine.gate import NO_ATTRIBUTES, Gates
 from gateway.engine.sieve import Route, Rule, Sieve
 from gateway.errors import GatewayError
-from gateway.kit.ranges import RangeSet, count
+from gateway.kit.ranges import RangeSet
 from gateway.kit.topics import TopicTrie
 from gateway.model import SubscriptionSettings
 from gateway.steps import UNTRACED, Steps
@@ -194,6 +195,8 @@ class Catalogue:
         """Everything, as plain data; positions below `first` are gone from the log."""
         for subscription in self:
             subscription.buried.remove(1, first - 1)  # they cannot be redriven any more
+            if subscription.past.end <= first:
+                subscription.past = NO_PAST
         return {
             "next_number": self._next_number,
             "subscriptions": [
@@ -204,7 +207,7 @@ class Catalogue:
                     "settled": b64encode(s.settled.encode()).decode("ascii"),
                     "created": s.created,
                     "unfilled": s.unfilled,
-                    "backfill": [pair for pair in s.backfill if pair[1] >= first],
+                    "past": [s.past.end, b64encode(s.past.positions.encode()).decode("ascii")],
                     "routed": s.routed,
                     "counts": [s.counts[cause] for cause in Cause],
                     "buried": b64encode(s.buried.encode()).decode("ascii"),
@@ -222,7 +225,8 @@ class Catalogue:
             subscription.settled = settled
             subscription.created = item["created"]
             subscription.unfilled = item["unfilled"]
-            subscription.backfill = [(low, high) for low, high in item["backfill"]]
+            end, positions = item["past"]
+            subscription.past = Past(RangeSet.decode(b64decode(positions)), end)
             subscription.routed = item["routed"]
             subscription.counts.update(zip(Cause, item["counts"], strict=False))  # causes may have been added since
             if "buried" in item:
@@ -248,7 +252,7 @@ class Catalogue:
         elif record.kind == Kind.REDRIVE:
             replay_redrive(subscription, *records.decode_redrive(record.body))
         elif record.kind == Kind.BACKFILL:
-            filled(subscription, records.decode_ranges(record.body))
+            filled(subscription, decode_past(record.body))
         subscription.front = subscription.settled.floor
 
     def _replay_subscription(self, record: Record) -> None:
@@ -272,14 +276,24 @@ def _settled(item: dict[str, Any]) -> RangeSet:
     return RangeSet(item["floor"], item["ranges"])
 
 
-def filled(subscription: Subscription, ranges: list[tuple[int, int]]) -> None:
+def filled(subscription: Subscription, past: Past) -> None:
     """Note the older positions that are `subscription`'s too; it begins to read at the first of them."""
     subscription.unfilled = False
-    subscription.backfill = ranges
-    subscription.routed += count(ranges)
-    if ranges:
+    subscription.past = past
+    found = past.positions.count_in(0, past.end)
+    subscription.routed += found
+    if found:
         subscription.settled = RangeSet(0)
         subscription.front = 0
+
+
+def encode_past(past: Past) -> bytes:
+    """The body of a BACKFILL record."""
+    return past.end.to_bytes(8, "little") + past.positions.encode()
+
+
+def decode_past(body: bytes) -> Past:
+    return Past(RangeSet.decode(body[8:]), int.from_bytes(body[:8], "little"))
 
 
 def subscription_record(subscription: Subscription, settings: SubscriptionSettings | None) -> bytes:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import cast
 
+import structlog
 import trio
 
 from gateway.broker.lease import Consumer, Lease
 from gateway.broker.subscription import Subscription
-from gateway.engine.reader import Reader
+from gateway.engine.reader import LostMessagesError, Reader
 from gateway.model import Delivery, Format
 from gateway.wire.cloudevents import encode_event
+from gateway.wire.payload import split_bodies
+
+_log = structlog.get_logger("gateway.engine")
 
 
 class Turns:
@@ -56,6 +60,8 @@ class Deliveries:
         self._reader = reader
         self._turns = turns
         self._loading: dict[Delivery, Subscription] = {}
+        self.lost = 0
+        """Messages that could not be read, each time they were to be."""
 
     def make(self, subscription: Subscription, leases: list[Lease]) -> Delivery:
         delivery = Delivery(subscription.name, subscription.settings.lease_ms)
@@ -80,6 +86,16 @@ class Deliveries:
         _write_as_asked(delivery, subscription)
         return delivery
 
+    def _set_aside(self, subscription: Subscription, delivery: Delivery, lost: set[int]) -> None:
+        """Nothing of `delivery` is sent: what cannot be read stays with the subscription, the rest is due again."""
+        for lease in cast("list[Lease]", delivery.leases):
+            if lease.held:
+                subscription.set_aside(lease, lost)
+                if lease.consumer.once:
+                    lease.consumer.blocked = False
+                    lease.consumer.update()
+        delivery.leases, delivery.bodies, delivery.count = [], [], 0
+
     @property
     def loading(self) -> int:
         """Deliveries whose bodies have still to be read: no segment may go meanwhile."""
@@ -102,10 +118,14 @@ class Deliveries:
     async def load(self, delivery: Delivery) -> None:
         """Read the bodies from the disk; then it is the subscription's turn again."""
         subscription = self._loading[delivery]
-        pieces = [cast("Lease", lease).slice.positions for lease in delivery.leases]
+        slices = [cast("Lease", lease).slice.positions for lease in delivery.leases]
         try:
-            delivery.bodies = await self._reader.read(pieces)
+            delivery.bodies = await self._reader.read(slices)
             _write_as_asked(delivery, subscription)
+        except LostMessagesError as lost:
+            _log.error("messages cannot be read; they are set aside", subscription=subscription.name, error=str(lost))
+            self.lost += len(lost.positions)
+            self._set_aside(subscription, delivery, set(lost.positions))
         finally:
             del self._loading[delivery]
             subscription.loading = False
@@ -121,4 +141,4 @@ def tell_released(consumer: Consumer) -> None:
 def _write_as_asked(delivery: Delivery, subscription: Subscription) -> None:
     """A subscription may want CloudEvents; 3 us a message, for those that do."""
     if subscription.settings.format is Format.CLOUDEVENTS:
-        delivery.bodies = [encode_event(body) for body in delivery.bodies]
+        delivery.bodies = [encode_event(body) for body in split_bodies(delivery.bodies)]

@@ -9,24 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from random import random
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import trio
 
-from gateway.broker.bodies import Bodies
 from gateway.broker.clockwork import TIERS, Clockwork
 from gateway.broker.dedup import Dedup
 from gateway.broker.lease import Consumer, Lease
+from gateway.broker.queue import Past
 from gateway.broker.subscription import Subscription
 from gateway.config import Config
-from gateway.engine.appender import Appender, decode_stored
+from gateway.engine.appender import Appender
 from gateway.engine.base import DeadLetter, EngineStatistics, Send
-from gateway.engine.catalogue import Catalogue, filled, subscription_record
+from gateway.engine.catalogue import Catalogue, encode_past, filled, subscription_record
 from gateway.engine.delivering import Deliveries, Turns, tell_released
 from gateway.engine.doomed import DoomedMessages
 from gateway.engine.gate import Gate
-from gateway.engine.history import matching_ranges
+from gateway.engine.history import matching, sources
+from gateway.engine.keeping import is_done_with
 from gateway.engine.longfilters import LongFilters
 from gateway.engine.past import sift_past
 from gateway.engine.reader import Reader
@@ -36,7 +38,7 @@ from gateway.engine.sieve import Rule
 from gateway.engine.steering import Steering
 from gateway.engine.sweeping import Sweeping
 from gateway.errors import GatewayError, StoreError
-from gateway.kit.ranges import count, normalise
+from gateway.kit.ranges import RangeSet, count, normalise
 from gateway.model import (
     LEASE_MS_MAX,
     Batch,
@@ -53,9 +55,13 @@ from gateway.model import (
 from gateway.steps import UNTRACED, Steps
 from gateway.store import record as records
 from gateway.store.files import Files
+from gateway.store.index import Index
 from gateway.store.log import Log
 from gateway.store.record import Kind, Record
 from gateway.store.segment import Segment
+
+_TOLD_MAX: Final = 10_000
+"""Ranges of a past that the trace is told of: more of them would be a pause."""
 
 
 class EmbeddedEngine:
@@ -79,21 +85,20 @@ class EmbeddedEngine:
         self._catalogue.steps = steps
         self._long_filters = LongFilters(config.filter, clock)
         self._router = Router(self._catalogue, config.filter, self._long_filters, steps)
-        self._bodies = Bodies(config.store.cache_bytes, 0)
         window_ms = config.limits.dedup_window_s * 1000
         self._dedup = Dedup(window_ms, config.limits.dedup_ids_max, now - window_ms)  # what is found is older than now
         self._log = Log(config.store, files)
         self._log.snapshot = self._snapshot
         self._log.releasable = self._releasable
-        self._appender = Appender(self._log, self._catalogue, self._bodies, self._dedup)
+        self._appender = Appender(self._log, self._catalogue, self._dedup)
         self._opened_ms = now
         self._pins = 0  # readers that need every segment to stay
         self._turns = Turns()
-        self._reader = Reader(self._log, self._bodies)
+        self._reader = Reader(self._log)
         self._doomed = DoomedMessages(self._reader, config.deliver.dead_letter_bytes_max)
         self._deliveries = Deliveries(self._reader, self._turns)
-        self._sweeping = Sweeping(self._log, self._catalogue, self._reader, self._write_news)
-        self._steering = Steering(self._log, self._catalogue, self._turns, self._deliveries, self._reader)
+        self._sweeping = Sweeping(self._log, self._catalogue, self._write_news)
+        self._steering = Steering(self._log, self._catalogue, self._turns, self._deliveries)
         self._on_deleted: dict[Consumer, Callable[[], None]] = {}
 
     @property
@@ -107,13 +112,9 @@ class EmbeddedEngine:
         try:
             await trio.to_thread.run_sync(self._log.open, self, self._opened_ms)
             self._log.start()
-            self._bodies.restart(self._log.end)
             for subscription in self._catalogue:
                 if subscription.unfilled:  # the crash came before its past was found
                     await self._fill(subscription)
-                else:
-                    for segment in self._log.segments:
-                        segment.backfill(subscription.number, subscription.backfill)
         except BaseException:
             self._log.close()
             raise
@@ -134,12 +135,17 @@ class EmbeddedEngine:
     def restore(self, state: dict[str, Any]) -> None:
         self._catalogue.restore(state)
 
-    def message(self, record: Record, topic: str, numbers: tuple[int, ...], *, new: bool) -> None:
-        if new:
-            for number in numbers:
-                if number in self._catalogue.by_number:
-                    self._catalogue.by_number[number].routed += 1
-        self._appender.recall(record, topic, self._opened_ms)
+    def messages(self, low: int, high: int, numbers: tuple[int, ...]) -> None:
+        for number in numbers:
+            if number in self._catalogue.by_number:
+                self._catalogue.by_number[number].routed += high - low + 1
+
+    @property
+    def ids_since_ms(self) -> int:
+        return self._opened_ms - self._dedup.window_ms
+
+    def remember_ids(self, segment: Segment, index: Index) -> None:
+        self._appender.recall(index, self._opened_ms)
 
     def control(self, record: Record) -> None:
         self._catalogue.replay(record)
@@ -148,10 +154,9 @@ class EmbeddedEngine:
         return self._catalogue.snapshot(self._log.segments[0].base)
 
     def _releasable(self, segment: Segment) -> bool:
-        known = self._catalogue.by_number
         if self._pins or self._deliveries.loading or segment.ids_ms + self._dedup.window_ms > self._clock():
             return False
-        return not any(known[n].holds(segment) for n in segment.queues if n in known)
+        return is_done_with(segment, self._catalogue.by_number)
 
     # ------------------------------------------------------------------------------------------- publishing
 
@@ -214,24 +219,25 @@ class EmbeddedEngine:
     async def _fill(self, subscription: Subscription) -> None:
         """Find the past of a subscription that starts at the start. It is given nothing before that is done."""
         filter_ = self._catalogue.filters.get(subscription.number)
+        log = self._log
         with self._pinned():
-            ranges = await trio.to_thread.run_sync(
-                matching_ranges,
-                self._log.files,
-                list(self._log.segments),
+            past = await trio.to_thread.run_sync(
+                matching,
+                log.shelf,
+                sources(log.segments, log.unsealed),
                 subscription.settings.topics,
                 subscription.created,
             )
             if filter_ is not None:
+                ranges = list(past.positions)
                 ranges, errors = await sift_past(self._reader, self._long_filters, self.config.filter, filter_, ranges)
+                past = Past(RangeSet(0, ranges), past.end)
                 self._catalogue.count_filter_error(Rule(filter_, (subscription.number,), (subscription.name,)), errors)
         if subscription.deleted:
             return
-        filled(subscription, ranges)
-        for segment in self._log.segments:
-            segment.backfill(subscription.number, ranges)
-        self._log.control(Kind.BACKFILL, records.encode_ranges(ranges), number=subscription.number)
-        self._steps.routed(subscription.name, ranges, "backfill")
+        filled(subscription, past)
+        self._log.control(Kind.BACKFILL, encode_past(past), number=subscription.number)
+        self._steps.routed(subscription.name, list(islice(past.positions, _TOLD_MAX)), "backfill")
 
     async def delete_subscription(self, name: str) -> None:
         subscription = self._catalogue.known(name)
@@ -275,11 +281,10 @@ class EmbeddedEngine:
 
     def _view(self, s: Subscription, now: int) -> SubscriptionView:
         oldest = s.oldest(self._log.segments, self._log.durable_end)
-        if oldest is None:
-            s.oldest_known = (0, None)
-        elif s.oldest_known[0] != oldest:  # found out once, for it may stand on the disk
-            s.oldest_known = (oldest, decode_stored(self._reader.one_now(oldest)).time_ms)
-        return SubscriptionView(s.name, s.settings, s.statistics(self._log.segments, now, s.oldest_known[1]))
+        oldest_ms = None
+        if oldest is not None and (segment := self._log.segment_of(oldest)) is not None:
+            oldest_ms = segment.index.time_ms(segment.index.ordinal(oldest))
+        return SubscriptionView(s.name, s.settings, s.statistics(self._log.segments, now, oldest_ms))
 
     # -------------------------------------------------------------------------------------------- consumers
 
@@ -470,12 +475,12 @@ class EmbeddedEngine:
             commit_seconds=log.statistics.commit_seconds,
             records=log.statistics.records,
             bytes=log.statistics.bytes,
-            checkpoints=log.statistics.checkpoints,
+            checkpoints=log.writer.statistics.checkpoints,
             segments=len(log.segments),
-            segments_released=log.statistics.segments_released,
-            bodies_bytes=self._bodies.size,
-            bodies_hits=self._bodies.hits,
-            bodies_misses=self._bodies.misses,
+            segments_released=log.writer.statistics.segments_released,
+            bodies_bytes=log.recent.size,
+            bodies_hits=log.recent.hits,
+            bodies_misses=log.recent.misses,
             dedup_ids=len(self._dedup),
             inflight_records=dict(zip(TIERS, self._clockwork.records(), strict=True)),
             inflight_settled=dict(zip(TIERS, self._clockwork.settled, strict=True)),

@@ -4,44 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
+from gateway.broker.queue import Past
+from gateway.kit.ranges import RangeSet
 from gateway.kit.topics import TopicTrie
-from gateway.store import record as records
-from gateway.store.files import Files
-from gateway.store.record import Kind
+from gateway.store.index import Index
 from gateway.store.segment import Segment
+from gateway.store.shelf import Shelf
+
+Source = tuple[Segment, Index | None]
+"""A segment, and its index while that is not in a file of its own."""
 
 
-def matching_ranges(
-    files: Files, segments: Sequence[Segment], patterns: Sequence[str], limit: int
-) -> list[tuple[int, int]]:
-    """Closed ranges of the positions below `limit` whose topic matches a pattern. Reads heads only. Blocks.
+def sources(segments: Sequence[Segment], unsealed: Sequence[Segment]) -> list[Source]:
+    """What `matching` reads; to be made on the run loop."""
+    return [(segment, segment.growing if segment in unsealed or not segment.sealed else None) for segment in segments]
 
-    Everything below `limit` must be in the files already.
-    """
+
+def matching(shelf: Shelf, found: Sequence[Source], patterns: Sequence[str], limit: int) -> Past:
+    """The positions below `limit` whose topic matches a pattern. Reads indexes only. Blocks."""
     trie: TopicTrie[bool] = TopicTrie()
     for pattern in patterns:
         trie.add(pattern, True)
-    ranges: list[tuple[int, int]] = []
-    for segment in segments:
-        if segment.base < limit and segment.offsets:
-            _search(files, segment, trie, limit, ranges)
-    return ranges
+    positions = RangeSet()
+    for segment, growing in found:
+        if segment.base < limit:
+            _search(shelf.read_index(segment) if growing is None else growing, trie, limit, positions)
+    return Past(positions, limit)
 
 
-def _search(files: Files, segment: Segment, trie: TopicTrie[bool], limit: int, ranges: list[tuple[int, int]]) -> None:
-    wanted: set[int] = set()
-    with files.map(segment.file) as data:
-        for head in records.heads(data, len(records.MAGIC), min(segment.size, len(data))):
-            if head.position >= limit:
-                return  # what follows may still be on its way into the file
-            if head.kind == Kind.ROUTE:
-                topic = orjson.loads(data[head.body : head.end])["topic"]
-                if trie.match(topic):
-                    wanted.add(head.number)
-            elif head.kind == Kind.MESSAGE and head.number in wanted:
-                if ranges and ranges[-1][1] == head.position - 1:
-                    ranges[-1] = (ranges[-1][0], head.position)
-                else:
-                    ranges.append((head.position, head.position))
+def _search(index: Index, trie: TopicTrie[bool], limit: int, positions: RangeSet) -> None:
+    wanted = [bool(trie.match(topic)) if topic else False for topic, _ in list(index.routes)]
+    count = len(index)
+    runs = len(index.route_at)
+    for run in range(runs):
+        if not wanted[index.route_of[run] - 1]:
+            continue
+        first = index.route_at[run]
+        stop = index.route_at[run + 1] if run + 1 < runs else count
+        if index.steps is None:
+            _add(positions, index.base + first, min(index.base + stop, limit) - 1)
+        else:
+            for ordinal in range(first, stop):
+                position = index.position(ordinal)
+                _add(positions, position, min(position, limit - 1))
+
+
+def _add(positions: RangeSet, low: int, high: int) -> None:
+    if low <= high:
+        positions.add(low, high)

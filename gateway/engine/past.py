@@ -12,6 +12,7 @@ from gateway.broker.filter import Activation, Filter, FilterError, matches
 from gateway.config import Filter as Settings
 from gateway.engine.longfilters import LongFilters, Question
 from gateway.engine.reader import Reader
+from gateway.wire.payload import split_bodies
 
 _CHUNK: Final = 100
 """Messages read and asked about before others run: a millisecond or two."""
@@ -27,7 +28,7 @@ async def sift_past(
     found: list[tuple[int, int]] = []
     errors = 0
     for positions in _chunks(ranges):
-        bodies = await reader.read([positions])
+        bodies = split_bodies(await reader.read([positions]))
         questions = [Question(filter_, Activation(_variables(body, settings))) for body in bodies]
         if filter_.is_quick(max(map(len, bodies)), settings.inline_bytes_max):
             for question in questions:

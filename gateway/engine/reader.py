@@ -1,57 +1,142 @@
-"""Bodies of stored messages: from memory where they are recent, else from the segments."""
+"""The delivery JSON of stored messages: from memory where they are recent, else slices of the mapped segments.
+
+What is read is *pieces*: each is the delivery JSON of one or more consecutive messages, joined by commas as a frame has
+them. Nothing is copied: a piece is the bytes of a recent record, or a slice of the mapped segment.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import Final
 
-import msgspec
 import trio
 
-from gateway.broker.bodies import Bodies
+from gateway.errors import StoreError
+from gateway.store.index import Index, Piece
 from gateway.store.log import Log
+from gateway.store.segment import Segment, consecutive
+from gateway.store.shelf import DamagedError
+
+Buffer = bytes | memoryview
+_AHEAD_BYTES: Final = 1024 * 1024
+"""Read and checked beyond what was asked for: who works through a backlog asks for what follows next."""
 
 
-class _Time(msgspec.Struct):
-    time_ms: int
+class LostMessagesError(StoreError):
+    """Some of the messages asked for cannot be read; `positions` says which."""
 
-
-decode_time = msgspec.json.Decoder(_Time).decode
+    def __init__(self, positions: list[int], reason: str) -> None:
+        super().__init__(reason)
+        self.positions = positions
 
 
 class Reader:
     """Reads by position. Everything asked for must be durable, and in a segment that is still there."""
 
-    def __init__(self, log: Log, bodies: Bodies) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self._bodies = bodies
 
-    def cached(self, positions: Sequence[int]) -> list[bytes] | None:
-        """The delivery JSON of ascending `positions`; None where any of them is not in memory."""
-        return self._bodies.get(positions)
+    def cached(self, positions: Sequence[int]) -> list[Buffer] | None:
+        """The pieces of ascending `positions` of one segment; None where a record has to be read and checked first."""
+        log = self._log
+        segment = log.segment_of(positions[0])
+        assert segment is not None  # they are stored
+        index = segment.index
+        found: list[Buffer] = []
+        for piece in _pieces(index, positions):
+            buffer = self._buffer(segment, index, piece)
+            if buffer is None:
+                log.recent.misses += len(positions)
+                return None
+            found.append(buffer)
+        log.recent.hits += len(positions)
+        return found
 
-    async def read(self, pieces: Sequence[Sequence[int]]) -> list[bytes]:
-        """The same from the disk, off the run loop; StoreError where a record is damaged."""
-        return await trio.to_thread.run_sync(self._read, pieces)
+    def _buffer(self, segment: Segment, index: Index, piece: Piece) -> Buffer | None:
+        record, start, stop, _ = piece
+        joined = self._log.recent.get(index.position(index.firsts[record]))
+        if joined is not None:
+            begins = index.ends[record] - len(joined)
+            if stop - start == len(joined):
+                return joined
+            return memoryview(joined)[start - begins : stop - begins]
+        shelf = self._log.shelf
+        return shelf.view(segment, piece) if shelf.is_verified(segment, (piece,)) else None
+
+    async def read(self, slices: Sequence[Sequence[int]]) -> list[Buffer]:
+        """The same for any positions, reading what has to be off the run loop.
+
+        LostMessagesError names all of them that are damaged, or that the disk does not give.
+        """
+        lost: list[int] = []
+        reason = ""
+        found: list[Buffer] = []
+        for positions in slices:
+            for segment, part in self._by_segment(positions):
+                pieces = list(_pieces(segment.index, part))
+                damaged = await self._verify(segment, pieces, found)
+                for record, why in damaged.items():
+                    reason = str(DamagedError(segment, record, why))
+                    lost += [p for p in part if segment.index.record_of(segment.index.ordinal(p)) == record]
+        if lost:
+            raise LostMessagesError(lost, reason)
+        return found
+
+    async def _verify(self, segment: Segment, pieces: list[Piece], found: list[Buffer]) -> dict[int, str]:
+        index = segment.index
+        if not segment.sealed:
+            return await self._copy(segment, index, pieces, found)
+        shelf = self._log.shelf
+        wanted = [piece.record for piece in pieces]
+        try:
+            opened = shelf.lend(segment)
+        except DamagedError as error:
+            return dict.fromkeys(wanted, error.reason)
+        try:
+            damaged = await trio.to_thread.run_sync(shelf.verify, opened, index, wanted + _ahead(index, wanted[-1]))
+        finally:
+            shelf.give_back(opened)
+        found += [opened.view(piece) for piece in pieces if piece.record not in damaged]
+        return damaged
+
+    async def _copy(self, segment: Segment, index: Index, pieces: list[Piece], found: list[Buffer]) -> dict[int, str]:
+        """From the active segment, which is not mapped while it grows."""
+        wanted = list(dict.fromkeys(piece.record for piece in pieces))
+        read = await trio.to_thread.run_sync(self._log.shelf.read_unmapped, segment.path, index, wanted)
+        for piece in pieces:
+            data = read[piece.record]
+            if isinstance(data, bytes):
+                begins = index.offsets[piece.record]
+                found.append(memoryview(data)[piece.start - begins : piece.stop - begins])
+        return {record: data for record, data in read.items() if isinstance(data, str)}
 
     async def one(self, position: int) -> bytes:
         """One delivery JSON, wherever it is."""
-        found = self.cached((position,)) or await self.read([(position,)])
-        return found[0]
+        pieces = self.cached((position,)) or await self.read([(position,)])
+        return bytes(pieces[0])
 
-    def one_now(self, position: int) -> bytes:
-        """The same for those that cannot wait; a single small read may block for it."""
-        found = self.cached((position,)) or self._read([(position,)])
-        return found[0]
+    def _by_segment(self, positions: Sequence[int]) -> Iterator[tuple[Segment, Sequence[int]]]:
+        while positions:
+            segment = self._log.segment_of(positions[0])
+            if segment is None:
+                raise LostMessagesError(list(positions), f"position {positions[0]} is not in the store any more")
+            at = next((i for i, position in enumerate(positions) if position >= segment.end), len(positions))
+            yield segment, positions[:at]
+            positions = positions[at:]
 
-    def time_of(self, position: int) -> int:
-        """When the message at `position` was stored. Blocks, from any thread."""
-        return decode_time(self._read([(position,)])[0]).time_ms
 
-    def _read(self, pieces: Sequence[Sequence[int]]) -> list[bytes]:
-        bodies: list[bytes] = []
-        for positions in pieces:
-            for segment in list(self._log.segments):
-                here = [position for position in positions if segment.base <= position < segment.end]
-                if here:
-                    bodies += segment.read(self._log.files, here)
-        return bodies
+def _ahead(index: Index, record: int) -> list[int]:
+    """The records behind `record` that are read along with it."""
+    until = bisect_right(index.offsets, index.offsets[record] + _AHEAD_BYTES, record)
+    return list(range(record + 1, until))
+
+
+def _pieces(index: Index, positions: Sequence[int]) -> Iterator[Piece]:
+    if isinstance(positions, range):
+        first = index.ordinal(positions[0])
+        yield from index.pieces(first, first + len(positions) - 1)
+        return
+    for low, high in consecutive(positions):
+        first = index.ordinal(low)
+        yield from index.pieces(first, first + high - low)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from pathlib import Path
 
 import trio
 
@@ -17,7 +17,6 @@ from gateway.broker.clockwork import STEP
 from gateway.broker.subscription import Subscription
 from gateway.engine.catalogue import Catalogue
 from gateway.engine.delivering import Deliveries, Turns, tell_released
-from gateway.engine.reader import Reader
 from gateway.engine.times import position_at
 from gateway.errors import GatewayError
 from gateway.model import SeekTo, Sought, Start, SubscriptionSettings, Why
@@ -25,23 +24,22 @@ from gateway.store import record as records
 from gateway.store.files import Files
 from gateway.store.log import Log
 from gateway.store.record import Kind
-from gateway.store.segment import Segment
 
 
 class Steering:
     """The calls; whoever makes one holds the segments (`EmbeddedEngine._pinned`)."""
 
-    def __init__(self, log: Log, catalogue: Catalogue, turns: Turns, deliveries: Deliveries, reader: Reader) -> None:
+    def __init__(self, log: Log, catalogue: Catalogue, turns: Turns, deliveries: Deliveries) -> None:
         self._log = log
         self._catalogue = catalogue
         self._turns = turns
         self._deliveries = deliveries
-        self._reader = reader
 
     async def seek(self, name: str, to: SeekTo, begin: Callable[[], None]) -> Sought:
         """See `engine.base.Engine.seek`; `begin` is called right before the record is written."""
         self._settled_past(self._catalogue.known(name))
-        position = await self._find(to)
+        await self._log.sync()  # or a segment that is not counted could be there again after a crash
+        position = self._find(to)
         subscription = self._catalogue.known(name)  # it may have gone meanwhile
         begin()
         with self._restarting(subscription):
@@ -82,14 +80,13 @@ class Steering:
             self._log.control(Kind.SEEK, body, number=subscription.number)
         return sought
 
-    async def _find(self, to: SeekTo) -> int:
+    def _find(self, to: SeekTo) -> int:
         log = self._log
         if to.position is not None:
             return to.position
         if to.time_ms is None:
             return log.segments[0].base if to.edge is Start.START else log.end
-        search = partial(position_at, list(log.segments), log.durable_end, to.time_ms, self._reader.time_of)
-        return await trio.to_thread.run_sync(search)
+        return position_at(log.segments, log.durable_end, to.time_ms)
 
     @staticmethod
     def _settled_past(subscription: Subscription) -> None:
@@ -125,7 +122,7 @@ class Steering:
         answer = why.explain(subscription, position, log.segments, log.durable_end, now)
         if answer is not None:
             return answer
-        written = [(segment, segment.size) for segment in log.segments if segment.end > position]
+        written = [(segment.path, segment.size) for segment in log.segments if segment.end > position]
         await log.sync()
         found = await trio.to_thread.run_sync(
             lambda: why.cause_of(_controls(log.files, written, subscription.number), position)
@@ -133,10 +130,14 @@ class Steering:
         return why.settled(position, found)
 
 
-def _controls(files: Files, written: Sequence[tuple[Segment, int]], number: int) -> Iterator[tuple[int, bytes]]:
+def _controls(files: Files, written: Sequence[tuple[Path, int]], number: int) -> Iterator[tuple[int, bytes]]:
     """(kind, body) of every record about subscription `number`'s place in those bytes of the segments. Blocks."""
-    for segment, size in written:
-        with files.map(segment.file) as data:
-            for head in records.heads(data, len(records.MAGIC), size):
-                if head.kind in (Kind.SETTLE, Kind.SEEK, Kind.REDRIVE) and head.number == number:
-                    yield head.kind, data[head.body : head.end]
+    for path, size in written:
+        file = files.open(path)
+        try:
+            data = files.read(file, 0, size)
+        finally:
+            files.close(file)
+        for record in records.scan(data, 0, len(records.MAGIC)):
+            if record.kind in (Kind.SETTLE, Kind.SEEK, Kind.REDRIVE) and record.number == number:
+                yield record.kind, record.body

@@ -8,9 +8,9 @@ import trio
 
 from gateway.broker import expiry
 from gateway.broker.owned import is_owned
+from gateway.broker.queue import queue_of
 from gateway.broker.subscription import Subscription
 from gateway.engine.catalogue import Catalogue
-from gateway.engine.reader import Reader
 from gateway.engine.times import position_at
 from gateway.store.log import Log
 from gateway.store.segment import Segment
@@ -19,12 +19,9 @@ from gateway.store.segment import Segment
 class Sweeping:
     """One sweep after the other; whoever makes one holds the segments (`EmbeddedEngine._pinned`)."""
 
-    def __init__(
-        self, log: Log, catalogue: Catalogue, reader: Reader, write_news: Callable[[Subscription, int], None]
-    ) -> None:
+    def __init__(self, log: Log, catalogue: Catalogue, write_news: Callable[[Subscription, int], None]) -> None:
         self._log = log
         self._catalogue = catalogue
-        self._reader = reader
         self._write_news = write_news
         self._swept: dict[int, tuple[int, int]] = {}  # by segment: expiries up to this time are done; messages then
         self._next: dict[int, int] = {}  # by segment: the first expiry behind that
@@ -49,7 +46,7 @@ class Sweeping:
         cutoff_ms = now - subscription.settings.retention_s * 1000
         if self._log.segments[0].created_ms >= cutoff_ms:
             return  # nothing is so old
-        position = await self._horizon(subscription.settings.retention_s, cutoff_ms, now)
+        position = self._horizon(subscription.settings.retention_s, cutoff_ms, now)
         while not (subscription.deleted or subscription.restarting) and expiry.expire_before(
             subscription, position, cutoff_ms, self._log.segments
         ):
@@ -57,13 +54,11 @@ class Sweeping:
             await trio.lowlevel.checkpoint()
         self._write_news(subscription, now)
 
-    async def _horizon(self, retention_s: int, cutoff_ms: int, now: int) -> int:
+    def _horizon(self, retention_s: int, cutoff_ms: int, now: int) -> int:
         """The first position that was stored since the cutoff; searched for at most once a minute."""
         found_ms, position = self._horizons.get(retention_s, (0, 0))
         if now - found_ms >= min(60_000, retention_s * 100):
-            position = await trio.to_thread.run_sync(
-                position_at, list(self._log.segments), self._log.durable_end, cutoff_ms, self._reader.time_of
-            )
+            position = position_at(self._log.segments, self._log.durable_end, cutoff_ms)
             if len(self._horizons) > len(self._catalogue.by_name):
                 self._horizons.clear()
             self._horizons[retention_s] = (now, position)
@@ -72,14 +67,19 @@ class Sweeping:
     # ------------------------------------------------------------------------------------------ time to live
 
     async def _expire_in(self, segment: Segment, now: int) -> None:
+        if not segment.expires_ms:
+            return
         done_ms, messages = self._swept.get(segment.number, (0, -1))
-        if messages == len(segment.timed) and self._next[segment.number] > now:
+        timed = messages if segment.sealed and messages >= 0 else len(segment.index.timed_at)
+        if messages == timed and self._next[segment.number] > now:
             return
         due, following = _expiring(segment, done_ms, now)
-        self._swept[segment.number] = (now, len(segment.timed))
+        self._swept[segment.number] = (now, timed)
         self._next[segment.number] = following
-        for subscription in [s for n, s in self._catalogue.by_number.items() if n in segment.queues] if due else ():
-            own = [p for p in due if is_owned((segment,), subscription.number, p)]
+        for subscription in list(self._catalogue.by_number.values()) if due else ():
+            if queue_of(segment, subscription.number, subscription.past) is None:
+                continue
+            own = [p for p in due if is_owned((segment,), subscription.number, p, subscription.past)]
             await self._expire(subscription, own, now)
 
     async def _look_again(self, now: int) -> None:
@@ -110,9 +110,10 @@ def _expiring(segment: Segment, after_ms: int, now: int) -> tuple[list[int], int
     """Positions whose time was over behind `after_ms` and is by `now`; and when the next one's will be."""
     due: list[int] = []
     following = _NEVER
-    for position, (_, expires_ms) in segment.timed.items():
+    index = segment.index
+    for ordinal, expires_ms in zip(index.timed_at, index.expires_ms, strict=True):
         if after_ms < expires_ms <= now:
-            due.append(position)
+            due.append(index.position(ordinal))
         elif now < expires_ms < following:
             following = expires_ms
     return due, following

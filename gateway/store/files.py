@@ -5,10 +5,16 @@ All methods block; those that may wait for the disk are called off the run loop 
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import mmap
 import os
 from pathlib import Path
+from typing import Final
+
+_FALLOC_FL_KEEP_SIZE: Final = 1
+_libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
 class Files:
@@ -61,6 +67,13 @@ class Files:
             os.fsync(file)
         finally:
             os.close(file)
+
+    def reserve(self, file: int, size: int) -> None:
+        """Take blocks for `size` bytes, its length as it is (fallocate(2)). Does nothing where that cannot be done."""
+        if _libc.fallocate(file, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(size)) != 0:
+            number = ctypes.get_errno()
+            if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                raise OSError(number, os.strerror(number))
 
     def truncate(self, file: int, size: int) -> None:
         os.ftruncate(file, size)

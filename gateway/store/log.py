@@ -11,8 +11,11 @@ Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020
 from __future__ import annotations
 
 import secrets
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,36 +26,24 @@ import trio
 
 from gateway import __version__
 from gateway.config import Store as StoreSettings
-from gateway.errors import StoreError, StoreLockedError
+from gateway.errors import GatewayError, StoreError, StoreLockedError
 from gateway.model import Durability
-from gateway.store import checkpoint as checkpoints
 from gateway.store import record as records
 from gateway.store import recovery
-from gateway.store.checkpoint import Checkpoint
+from gateway.store.checkpoint import Checkpoint, Kept
 from gateway.store.disk import Disk
 from gateway.store.files import Files
-from gateway.store.record import Kind
+from gateway.store.recent import Recent
+from gateway.store.record import Columns, Kind
 from gateway.store.segment import Segment
+from gateway.store.shelf import Shelf
+from gateway.store.writer import Work, Writer
 
 _log = structlog.get_logger("gateway.store")
+_BASE = attrgetter("base")
+_LOOK_AGAIN_MS: Final = 2000  # for room on a full disk
 _PASSES_MAX: Final = 64
 _QUIET_PASSES: Final = 3  # admit, route and append take a pass each
-
-
-@attrs.define(slots=True)
-class _Work:
-    """What one turn of the flusher makes durable."""
-
-    chunks: list[tuple[Segment, list[bytes]]] = attrs.field(factory=list)
-    size: int = 0
-    records: int = 0
-    entries: list[object] = attrs.field(factory=list)  # reported once synced
-    written: list[object] = attrs.field(factory=list)  # reported once written
-    routed: dict[int, None] = attrs.field(factory=dict)  # subscriptions that get something new
-    in_file: bool = False  # all of it has been written
-    end: int = 0  # positions below this are durable afterwards
-    checkpoint: Checkpoint | None = None
-    released: list[Segment] = attrs.field(factory=list)
 
 
 @attrs.define(slots=True)
@@ -71,8 +62,6 @@ class LogStatistics:
     records: int = 0
     bytes: int = 0
     commit_seconds: float = 0.0
-    checkpoints: int = 0
-    segments_released: int = 0
     cut_bytes: int = 0
 
 
@@ -85,6 +74,8 @@ class Log:
         self.files = files or Files()
         self.epoch = ""
         self.segments: list[Segment] = []
+        self.shelf = Shelf(self.files, settings.indexes_max, settings.maps_max)
+        self.recent = Recent(settings.cache_bytes)
         self.durable_end = 0
         """Positions below this have been synced and may be delivered."""
         self.failed: StoreError | None = None
@@ -94,8 +85,9 @@ class Log:
         self.releasable: Callable[[Segment], bool] = lambda _segment: False
         """Whether nothing in a sealed segment is due to anybody any more; set by the engine."""
         self._disk = Disk()
+        self.writer = Writer(self.files, self.directory, settings.segment_bytes, self._disk.tell)
         self._lock: int | None = None
-        self._work = _Work()
+        self._work = Work()
         self._nudge = trio.Event()  # something waits for the disk
         self._wake = trio.Event()  # somebody waits for it
         self._room = trio.Event()
@@ -103,6 +95,11 @@ class Log:
         self._commit = Commit([], {})
         self._now_ms = 0
         self._checkpoint_due = False
+        self.unsealed: list[Segment] = []
+        """Sealed, but without their hint files as yet."""
+        self._released: list[Segment] = []  # named by the last checkpoint, needed by no later one
+        self._next_base: int | None = None
+        self._spare_at_ms = 0  # when room for another segment is looked for again
 
     # ------------------------------------------------------------------------------------------------ life
 
@@ -120,26 +117,38 @@ class Log:
         self._lock = lock
         self._now_ms = now_ms
         try:
-            found = recovery.recover(self.files, self.directory, replay)
+            found = recovery.recover(self.files, self.directory, replay, self.shelf)
+            if found.segments:
+                self.writer.reopen(found.segments[-1])
+            else:
+                self.writer.make_spare()
         except OSError as error:
             raise StoreError(f"{self.directory}: {error.filename or ''} {error.strerror}") from error
-        self.epoch = found.epoch or secrets.token_hex(4)
+        self.epoch = self.writer.epoch = found.epoch or secrets.token_hex(4)
         self.segments = found.segments
+        self._next_base = found.next_base
         self.statistics.cut_bytes = found.cut_bytes
-        for name in found.foreign:
-            _log.warning("a file in the store is not ours and is left alone", file=str(self.directory / name))
         return found
 
     def start(self) -> None:
         """Behind `open`, on the run loop: begin the first segment of a new store."""
         if not self.segments:
-            self._roll(1, 1)
+            self._begin_segment(1, 1)
+        elif self._next_base is not None:
+            active = self.active
+            active.seal(self.shelf.index, end=self._next_base, count=len(active.growing))
+            self.unsealed.append(active)
+            self._begin_segment(active.last + 1, self._next_base)
+            self._checkpoint_due = True
         self.durable_end = self.active.end
 
     def close(self) -> None:
         """Release files, thread and lock. Blocks; the flusher must have ended."""
         self._disk.close()
-        for segment in self.segments:
+        self.shelf.close()
+        if self.segments and self.failed is None:
+            self.writer.put_to_rest(self.active)
+        for segment in [*self.segments, *self._released]:
             if segment.file >= 0:
                 self.files.close(segment.file)
                 segment.file = -1
@@ -160,57 +169,119 @@ class Log:
     def pending_bytes(self) -> int:
         return self._work.size
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the active segment is full, and there is no room for another."""
+        return self.writer.is_full and self.active.size >= self.settings.segment_bytes
+
+    def segment_of(self, position: int) -> Segment | None:
+        """The segment that holds, or held, `position`."""
+        at = bisect_right(self.segments, position, key=_BASE) - 1
+        return self.segments[at] if at >= 0 and position < self.segments[at].end else None
+
     # ---------------------------------------------------------------------------------------------- append
 
     def begin(self, now_ms: int) -> Segment:
-        """The segment that the next records go to; a full one is sealed first. Raises StoreError once failed."""
+        """The segment that the next records go to; a full one is sealed first.
+
+        Raises StoreError once failed. Where there is no room for another segment the full one goes on: see `is_full`.
+        """
         if self.failed:
             raise self.failed
         self._now_ms = now_ms
-        if self.active.size >= self.settings.segment_bytes:
-            self._roll(self.active.number + 1, self.active.end)
-            self._checkpoint_due = True
+        active, settings = self.active, self.settings
+        if active.size >= settings.segment_bytes or (
+            now_ms - active.created_ms >= settings.segment_age_s * 1000 and active.growing.starts
+        ):
+            self._roll()
         return self.active
 
-    def _roll(self, number: int, base: int) -> None:
-        segment = Segment(number, self.directory / recovery.segment_name(number), base, self._now_ms)
+    def check_room(self) -> None:
+        """Raise GatewayError `disk_full` where messages cannot be taken now."""
+        if self.is_full:
+            raise GatewayError(
+                "disk_full",
+                f"there is no room for another segment in {self.directory}; make room, or consume what waits",
+                retry_after_s=_LOOK_AGAIN_MS // 1000,
+            )
+
+    def _roll(self) -> None:
+        if not self.writer.has_spare:
+            if self._now_ms >= self._spare_at_ms:
+                self._spare_at_ms = self._now_ms + _LOOK_AGAIN_MS
+                self._work.spare_wanted = True
+                self._checkpoint_due = True  # a checkpoint lets go of segments, and may make room
+                self._nudge.set()
+                self._wake.set()
+            return
+        active = self.active
+        active.seal(self.shelf.index)
+        self.unsealed.append(active)
+        self._begin_segment(active.last + 1, active.end)
+        self._checkpoint_due = True
+
+    def _begin_segment(self, number: int, base: int) -> None:
+        uid = secrets.token_hex(8)
+        segment = Segment(number, self.directory / recovery.segment_name(number), base, self._now_ms, uid)
         self.segments.append(segment)
         head = {
             "format": records.FORMAT,
             "version": __version__,
             "epoch": self.epoch,
             "segment": number,
+            "last": number,
+            "uid": uid,
             "base": base,
             "created_ms": self._now_ms,
         }
         header = records.encode(Kind.HEADER, orjson.dumps(head), position=base, time_ms=self._now_ms)
+        self._work.spare_wanted = True
         self._push([records.MAGIC, header], len(records.MAGIC) + len(header), 0)
 
     def route(self, topic: str, numbers: tuple[int, ...]) -> int:
         """The active segment's number for a route; defines it there at its first use."""
-        routes = self.active.routes
-        route = routes.get((topic, numbers))
+        defined = self.active.defined
+        route = defined.get((topic, numbers))
         if route is None:
-            route = routes[topic, numbers] = len(routes) + 1
+            route = defined[topic, numbers] = len(defined) + 1
+            self.active.growing.routes.append((topic, numbers))
             body = orjson.dumps({"topic": topic, "subscriptions": numbers})
             self.control(Kind.ROUTE, body, number=route)
         return route
 
-    def messages(self, bodies: Sequence[bytes], routes: Sequence[int] | int, flags: Sequence[int] | int = 0) -> int:
-        """Append MESSAGE records at consecutive positions; the first position. The caller notes who they go to."""
-        segment = self.active
-        first = segment.end
-        parts = records.encode_messages(bodies, routes, flags, first, self._now_ms)
-        offsets = records.offsets_of(parts, segment.size)
-        size = offsets.pop() - segment.size
-        segment.offsets.fromlist(offsets)
-        self._push(parts, size, len(bodies))
+    def messages(self, bodies: Sequence[bytes], route: int, columns: Columns | None = None) -> int:
+        """Append messages at consecutive positions; the first position. The caller notes who they go to.
+
+        `columns`, without lengths, holds what they have beside their bodies; else all go by `route` and have nothing.
+        """
+        first = self.active.end
+        sizes = list(map(len, bodies))
+        for start, stop in records.split(sizes):
+            part = Columns(array("I")) if columns is None else columns.cut(start, stop)
+            part.lengths = array("I", sizes[start:stop])
+            self._append(part, b",".join(bodies[start:stop]), route)
         return first
 
-    def control(self, kind: Kind, body: bytes, *, number: int = 0, lazy: bool = False) -> None:
-        """Append one control record. `lazy`: nobody waits, it may go with the next commit (store.lazy_sync_ms)."""
+    def _append(self, columns: Columns, joined: bytes, route: int) -> None:
+        segment = self.active
+        position = segment.end
+        front = records.encode_messages(columns, joined, route=route, position=position, time_ms=self._now_ms)
+        data = segment.size + len(front)
+        segment.growing.add(columns, segment.size, data + len(joined), data, route, self._now_ms)
+        segment.last_ms = self._now_ms
+        self.recent.add(position, joined)
+        self._push([front, joined], len(front) + len(joined), len(columns.lengths))
+
+    def control(self, kind: Kind, body: bytes, *, number: int = 0, lazy: bool = False) -> bool:
+        """Append one control record. `lazy`: nobody waits, it may go with the next commit (store.lazy_sync_ms).
+
+        False where there is no room left even for that: then the next checkpoint has to say it.
+        """
+        if self.writer.is_full and self.active.size >= self.settings.segment_bytes + self.writer.slack_bytes // 2:
+            return False
         data = records.encode(kind, body, number=number, position=self.active.end, time_ms=self._now_ms)
         self._push([data], len(data), 1, lazy=lazy)
+        return True
 
     def routed(self, numbers: Sequence[int]) -> None:
         """Note which subscriptions the commit under way brings something new."""
@@ -295,6 +366,11 @@ class Log:
         if self.failed:
             raise self.failed
         self.durable_end = work.end
+        for segment in work.sealed:
+            self.unsealed.remove(segment)
+            segment.let_go()
+        if work.released and work.checkpoint is None:  # there was no room for it: those are needed still
+            self._released = work.released + self._released
         statistics = self.statistics
         statistics.commits += 1
         statistics.records += work.records
@@ -302,9 +378,9 @@ class Log:
         statistics.commit_seconds += trio.current_time() - began
         self._report(work.entries, work.routed)
 
-    async def _write_off_the_loop(self, work: _Work) -> None:
+    async def _write_off_the_loop(self, work: Work) -> None:
         disk = self._disk
-        disk.begin(partial(self._write, work))
+        disk.begin(partial(self.writer.carry_out, work))
         finished = False
         while not finished:
             await trio.lowlevel.wait_readable(disk.descriptor)
@@ -317,8 +393,8 @@ class Log:
             reason = getattr(disk.error, "strerror", None) or str(disk.error)
             self._fail(work, StoreError(f"{self.directory}: {reason}: the store has failed"))
 
-    def _take(self) -> _Work:
-        work, self._work = self._work, _Work()
+    def _take(self) -> Work:
+        work, self._work = self._work, Work()
         self._nudge = trio.Event()
         self._wake = trio.Event()
         self._room.set()
@@ -326,40 +402,22 @@ class Log:
         work.end = self.active.end
         if self._checkpoint_due:
             self._checkpoint_due = False
-            while len(self.segments) > 1 and self.releasable(self.segments[0]):
-                work.released.append(self.segments.pop(0))
-            first, active = self.segments[0].number, self.active
-            work.checkpoint = Checkpoint(self.epoch, active.number, active.size, first, self.snapshot())
+            self._prepare_checkpoint(work)
         return work
 
-    def _write(self, work: _Work) -> None:
-        """One turn's work with the disk; runs off the run loop."""
-        files = self.files
-        created = False
-        before: Segment | None = None
-        for segment, parts in work.chunks:
-            if before is not None:  # or a power cut could leave a torn segment that is not the last
-                files.sync(before.file)
-            if segment.file < 0:
-                segment.file = files.create(segment.path)
-                created = True
-            files.write(segment.file, b"".join(parts))
-            before = segment
-        work.in_file = True
-        if work.written:
-            self._disk.tell()
-        if before is not None:
-            files.sync(before.file)
-        if created:
-            files.sync_directory(self.directory)
-        if work.checkpoint:
-            checkpoints.save(files, self.directory, work.checkpoint)
-            self.statistics.checkpoints += 1
-        for segment in work.released:  # only behind a checkpoint that no longer needs them
-            if segment.file >= 0:
-                files.close(segment.file)
-            files.unlink(segment.path)
-            self.statistics.segments_released += 1
+    def _prepare_checkpoint(self, work: Work) -> None:
+        work.released, self._released = self._released, []
+        active = self.active
+        for segment in [segment for segment in self.segments[:-1] if self.releasable(segment)]:
+            self.segments.remove(segment)
+            self._released.append(segment)
+            if segment in self.unsealed:  # it never needs a hint file
+                self.unsealed.remove(segment)
+            else:
+                self.shelf.forget(segment)
+        work.seal = list(self.unsealed)
+        kept = tuple(Kept(s.number, s.last, s.base, s.end, s.uid) for s in self.segments)
+        work.checkpoint = Checkpoint(self.epoch, active.number, active.size, kept, self.snapshot())
 
     def _report(self, entries: list[object], routed: dict[int, None]) -> None:
         commit = self._commit
@@ -371,7 +429,7 @@ class Log:
         commit.routed.update(routed)
         self._reported.set()
 
-    def _fail(self, work: _Work, error: StoreError) -> None:
+    def _fail(self, work: Work, error: StoreError) -> None:
         self.failed = error
         _log.error("the store has failed; the node ends", error=str(error))
         self._room.set()

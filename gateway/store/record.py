@@ -8,54 +8,73 @@ A segment file is the 8 bytes `PUSHLOG1` and then records, each of them, little-
     8       1     kind     see Kind
     9       1     flags    see Flag
     10      2     zero
-    12      4     number   MESSAGE: its route in this segment; ROUTE: the route it defines; SETTLE: the subscription
-    16      8     position MESSAGE: its own; others: the next position to be given
+    12      4     number   MESSAGES: their route in this segment; ROUTE: the route it defines; SETTLE: the subscription
+    16      8     position MESSAGES: of the first of them; others: the next position to be given
     24      8     time_ms  since the epoch
     32      ...   body
 
-    HEADER        JSON, first record of every segment: format, version, epoch, segment, base, created_ms
-    MESSAGE       the delivery JSON as consumers get it; with TIMED, before it: u64 due_ms, u64 expires_ms (0 none)
+    HEADER        JSON, first record of every segment: format, version, epoch, segment, last, uid, base, created_ms; and
+                  end, where it was merged from the segments up to `last`
+    MESSAGES      messages that were appended together; see below
     ROUTE         JSON: {"topic": ..., "subscriptions": [number, ...]}; stands before the first message that uses it
     SETTLE        u32 cause, u32 count of messages, then pairs of u64: closed ranges of positions
     SUBSCRIPTION  JSON: {"number", "name", "settings"}; settings null where it was deleted
-    BACKFILL      SETTLE's ranges without cause: older positions that are routed to subscription `number` afterwards
+    BACKFILL      u64 end, RangeSet.encode(): positions below end that are routed to subscription `number` afterwards
     SEEK          u64 position, u64 again, u64 skipped: subscription `number` is due what it has from `position` on, of
                   which `again` had been settled, and nothing before it, of which `skipped` had not been settled
     REDRIVE       u64 count of messages, then SETTLE's ranges: they are not settled any more, but due once more
+
+The body of MESSAGES is columns of `count` entries, and behind them the delivery JSON of all, joined by commas: a frame
+for a consumer is a slice of it, and a batch costs one head, one CRC and one join however many messages it has.
+
+    u32 count
+    u32 length[count]                     bytes of each delivery JSON
+    u32 step[count]           SPARSE      position less that of the first; without it positions are consecutive
+    u32 route[count]          ROUTED      of each; without it `number` is the route of all
+    u64 due_ms[count]         TIMED       0: at once
+    u64 expires_ms[count]     TIMED       0: never
+    u64 key[count]            KEYED       hash of the ordering key; 0: none
+    u128 id[count]            OWN_ID      hash of topic and producer's id; 0: none. As it came from the hash, 16 bytes
+    u64 digest[count]         OWN_ID      hash of the payload, 8 bytes
+    {...},{...},...
 """
 
 from __future__ import annotations
 
 import enum
+import re
 import struct
 from array import array
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, count, repeat
-from mmap import mmap
-from operator import add
 from typing import Final, NamedTuple
 
+import attrs
+from google_crc32c import extend
 from google_crc32c import value as crc32c
 
 from gateway.model import Ranges
 
 MAGIC: Final = b"PUSHLOG1"
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 _CRC: Final = struct.Struct("<I")
 _HEAD: Final = struct.Struct("<IBBHIQQ")  # everything between crc and body
 _FULL: Final = struct.Struct("<IIBBHIQQ")
-_TIMES: Final = struct.Struct("<QQ")
+_COUNT: Final = struct.Struct("<I")
 _SETTLE: Final = struct.Struct("<II")
 _SEEK: Final = struct.Struct("<QQQ")
 _REDRIVE: Final = struct.Struct("<Q")
 HEAD_BYTES: Final = _FULL.size
+_HEAD_LIKE: Final = re.compile(rb"(?=[\x01-\x3f][\x00-\x3f]\x00\x00)", re.DOTALL)
+"""What stands at byte 8 of every head: kind, flags and two zeros. JSON has no zeros."""
 BODY_BYTES_MAX: Final = 1 << 30
+RECORD_BYTES: Final = 128 * 1024
+"""A record of messages is not made longer: it is what one damaged byte can take away. A longer message stands alone."""
 
 
 class Kind(enum.IntEnum):
     HEADER = 1
-    MESSAGE = 2
+    MESSAGES = 2
     ROUTE = 3
     SETTLE = 4
     SUBSCRIPTION = 5
@@ -69,11 +88,15 @@ class Flag:
 
     NONE: Final = 0
     TIMED: Final = 1
-    """The body begins with due_ms and expires_ms."""
+    """Some of the messages have a delay or a TTL."""
     OWN_ID: Final = 2
-    """The producer gave the id: it takes part in deduplication."""
+    """Some have an id that the producer gave: they take part in deduplication."""
     KEYED: Final = 4
-    """It has a key: it takes part in the order of subscriptions that ask for one."""
+    """Some have a key."""
+    SPARSE: Final = 8
+    """Positions are not consecutive: messages between them are gone."""
+    ROUTED: Final = 16
+    """Not all go the same way."""
 
 
 class Record(NamedTuple):
@@ -89,52 +112,95 @@ class Record(NamedTuple):
     body: bytes
 
 
+@attrs.define(slots=True)
+class Columns:
+    """What MESSAGES holds beside the delivery JSON, an entry a message; None for columns that it does not have."""
+
+    lengths: array[int]
+    steps: array[int] | None = None
+    routes: array[int] | None = None
+    due_ms: array[int] | None = None
+    expires_ms: array[int] | None = None
+    keys: array[int] | None = None
+    ids: bytes = b""
+    """16 bytes each; empty where there are none."""
+    digests: bytes = b""
+    """8 bytes each; empty where there are none."""
+    size: int = 0
+    """Bytes of the columns in the body: where the first delivery JSON begins."""
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def flags(self) -> int:
+        return (
+            (Flag.TIMED if self.due_ms is not None else 0)
+            | (Flag.OWN_ID if self.ids else 0)
+            | (Flag.KEYED if self.keys is not None else 0)
+            | (Flag.SPARSE if self.steps is not None else 0)
+            | (Flag.ROUTED if self.routes is not None else 0)
+        )
+
+    def cut(self, start: int, stop: int) -> Columns:
+        """Those of messages [start, stop)."""
+        return Columns(
+            self.lengths[start:stop],
+            None if self.steps is None else array("I", [step - self.steps[start] for step in self.steps[start:stop]]),
+            None if self.routes is None else self.routes[start:stop],
+            None if self.due_ms is None else self.due_ms[start:stop],
+            None if self.expires_ms is None else self.expires_ms[start:stop],
+            None if self.keys is None else self.keys[start:stop],
+            self.ids[16 * start : 16 * stop],
+            self.digests[8 * start : 8 * stop],
+        )
+
+
 def encode(kind: Kind, body: bytes, *, number: int = 0, position: int = 0, time_ms: int = 0, flags: int = 0) -> bytes:
     """One record."""
     rest = _HEAD.pack(len(body), kind, flags, 0, number, position, time_ms) + body
     return _CRC.pack(crc32c(rest)) + rest
 
 
-def encode_messages(
-    bodies: Sequence[bytes], routes: Sequence[int] | int, flags: Sequence[int] | int, position: int, time_ms: int
-) -> list[bytes]:
-    """MESSAGE records of consecutive positions, as parts to be joined: two a record, the second without the crc.
-
-    `routes` and `flags`: one for all, or one each. The hot path: the loops run inside map, which takes a third off a
-    loop of statements.
-    """
-    heads = map(
-        _HEAD.pack,
-        map(len, bodies),
-        repeat(int(Kind.MESSAGE)),
-        repeat(flags) if isinstance(flags, int) else flags,
-        repeat(0),
-        repeat(routes) if isinstance(routes, int) else routes,
-        count(position),
-        repeat(time_ms),
-    )
-    parts = [b""] * (2 * len(bodies))
-    parts[1::2] = rests = list(map(add, heads, bodies))
-    parts[::2] = map(_CRC.pack, map(crc32c, rests))
-    return parts
+def encode_messages(columns: Columns, joined: bytes, *, route: int, position: int, time_ms: int) -> bytes:
+    """The front of a MESSAGES record, to be followed by `joined`, which is its delivery JSON and is not copied."""
+    flags = columns.flags
+    parts = [_COUNT.pack(len(columns.lengths)), columns.lengths.tobytes()]
+    if flags:
+        few = (columns.steps, columns.routes, columns.due_ms, columns.expires_ms, columns.keys)
+        parts += [column.tobytes() for column in few if column is not None]
+        parts += [columns.ids, columns.digests]
+    front = b"".join(parts)
+    columns.size = len(front)
+    rest = _HEAD.pack(len(front) + len(joined), Kind.MESSAGES, flags, 0, route, position, time_ms) + front
+    return _CRC.pack(extend(crc32c(rest), joined)) + rest
 
 
-def offsets_of(parts: Sequence[bytes], offset: int) -> list[int]:
-    """Where each record of `encode_messages` begins when the first is written at `offset`, and where the last ends."""
-    return list(accumulate(map(_CRC.size.__add__, map(len, parts[1::2])), initial=offset))
+def decode_columns(body: bytes, flags: int) -> Columns:
+    """The columns of a MESSAGES record's body."""
+    (count,) = _COUNT.unpack_from(body)
+    at = _COUNT.size
 
+    def take(size: int) -> bytes:
+        nonlocal at
+        at += size * count
+        return body[at - size * count : at]
 
-def with_times(body: bytes, due_ms: int, expires_ms: int) -> bytes:
-    """The body of a TIMED message."""
-    return _TIMES.pack(due_ms, expires_ms) + body
-
-
-def split_times(record: Record) -> tuple[int, int, bytes]:
-    """(due_ms, expires_ms, delivery JSON) of a MESSAGE; zeros where it is not TIMED."""
-    if record.flags & Flag.TIMED:
-        due_ms, expires_ms = _TIMES.unpack_from(record.body)
-        return due_ms, expires_ms, record.body[_TIMES.size :]
-    return 0, 0, record.body
+    columns = Columns(array("I", take(4)))
+    if flags & Flag.SPARSE:
+        columns.steps = array("I", take(4))
+    if flags & Flag.ROUTED:
+        columns.routes = array("I", take(4))
+    if flags & Flag.TIMED:
+        columns.due_ms = array("Q", take(8))
+        columns.expires_ms = array("Q", take(8))
+    if flags & Flag.KEYED:
+        columns.keys = array("Q", take(8))
+    if flags & Flag.OWN_ID:
+        columns.ids = take(16)
+        columns.digests = take(8)
+    columns.size = at
+    return columns
 
 
 def encode_settle(cause: int, counted: int, ranges: Ranges) -> bytes:
@@ -179,7 +245,7 @@ def decode_ranges(body: bytes) -> list[tuple[int, int]]:
     return list(zip(bounds[::2], bounds[1::2], strict=True))
 
 
-def decode(data: bytes | memoryview, offset: int = 0, base: int = 0) -> Record | None:
+def decode(data: bytes, offset: int = 0, base: int = 0) -> Record | None:
     """The record at `offset` of `data`; None where there is no whole record with the right CRC.
 
     `base` is added to the offsets of the result: where `data` begins in its file.
@@ -188,35 +254,42 @@ def decode(data: bytes | memoryview, offset: int = 0, base: int = 0) -> Record |
         return None
     crc, length, kind, flags, _, number, position, time_ms = _FULL.unpack_from(data, offset)
     end = offset + HEAD_BYTES + length
-    if end > len(data) or crc32c(bytes(data[offset + 4 : end])) != crc:
+    if end > len(data) or crc32c(data[offset + 4 : end]) != crc:
         return None
-    body = bytes(data[offset + HEAD_BYTES : end])
+    body = data[offset + HEAD_BYTES : end]
     return Record(base + offset, base + end, kind, flags, number, position, time_ms, body)
 
 
-class Head(NamedTuple):
-    """A record's head alone, unchecked."""
-
-    kind: int
-    number: int
-    position: int
-    body: int
-    """Offset where the body begins."""
-    end: int
-
-
-def heads(data: bytes | mmap, offset: int, end: int) -> Iterator[Head]:
-    """The heads of records known to be right, from `offset` up to `end`."""
-    while offset < end:
-        _, length, kind, _, _, number, position, _ = _FULL.unpack_from(data, offset)
-        body = offset + HEAD_BYTES
-        offset = body + length
-        yield Head(kind, number, position, body, offset)
-
-
-def scan(data: bytes, base: int = 0) -> Iterator[Record]:
-    """Records one after the other, until the first that is not whole and right."""
-    offset = 0
+def scan(data: bytes, base: int = 0, offset: int = 0) -> Iterator[Record]:
+    """Records one after the other from `offset` of `data`, until the first that is not whole and right."""
     while (record := decode(data, offset, base)) is not None:
         yield record
         offset = record.end - base
+
+
+def resynchronise(data: bytes, offset: int) -> int:
+    """Where the next record that is whole and right begins, from `offset` on; the end of `data` where there is none."""
+    for found in _HEAD_LIKE.finditer(data, offset + 8):
+        if decode(data, found.start() - 8) is not None:
+            return found.start() - 8
+    return len(data)
+
+
+def end_of(data: bytes, offset: int) -> int:
+    """Where the record at `offset` says that it ends, unchecked."""
+    return offset + HEAD_BYTES + int(_FULL.unpack_from(data, offset)[1])
+
+
+def split(sizes: Sequence[int], size_max: int = RECORD_BYTES) -> Iterator[tuple[int, int]]:
+    """How messages of `sizes` bytes are put into records: [start, stop) of each, at most `size_max` or one message."""
+    total = sum(sizes) + len(sizes)
+    if total <= size_max:
+        yield 0, len(sizes)
+        return
+    start = filled = 0
+    for index, size in enumerate(sizes):
+        if filled + size > size_max and index > start:
+            yield start, index
+            start, filled = index, 0
+        filled += size + 1
+    yield start, len(sizes)

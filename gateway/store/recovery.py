@@ -1,57 +1,59 @@
-"""From the files of a directory to segments with their index, and a replay of what happened since the checkpoint.
+"""From the files of a directory to segments, and a replay of what happened since the checkpoint.
 
-A torn tail of the last segment is cut: it was never answered for. Damage anywhere else, such as before the place of the
-checkpoint, is an error that names the file and the byte; nothing is skipped. Everything here blocks and runs before the
-first connection is accepted.
+Of a sealed segment only the beginning of the file and its hint file are looked at; the segments behind the checkpoint's
+place are read. A torn tail of the last segment is cut: it was never answered for. Damage anywhere else is named and
+passed over, never cut and never served. Everything here blocks and runs before the first connection is accepted.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import attrs
-import msgspec
-import orjson
 import structlog
 
 from gateway.errors import StoreError
-from gateway.kit.hashes import key_hash
 from gateway.store import checkpoint as checkpoints
+from gateway.store import hint
 from gateway.store import record as records
 from gateway.store.checkpoint import Checkpoint
 from gateway.store.files import Files
-from gateway.store.record import Flag, Kind, Record
-from gateway.store.segment import Segment, read_all, read_front
+from gateway.store.index import Index
+from gateway.store.reading import HEADER_BYTES_MAX, Header, Lost, read_all, read_front, read_header
+from gateway.store.rebuild import Rebuilder
+from gateway.store.record import Record
+from gateway.store.segment import Segment
+from gateway.store.shelf import Shelf
 from gateway.store.small import NEIGHBOURS
+from gateway.store.writer import SPARE_NAME
 
 LOCK_NAME: Final = "lock"
 _SEGMENT: Final = re.compile(r"(\d{10})\.log")
-_HEADER_BYTES_MAX: Final = 512
-"""A header is shorter, and a disk writes so much as a whole or not at all."""
+_OURS: Final = re.compile(r"\d{10}\.(?:hint|hint\.tmp|log\.tmp)")
+_NAMES: Final = (LOCK_NAME, SPARE_NAME, checkpoints.NAME, checkpoints.OLD_NAME, checkpoints.TEMPORARY_NAME)
 _log = structlog.get_logger("gateway.store")
 
 
-class _Keyed(msgspec.Struct):
-    key: str
-
-
-_decode_key = msgspec.json.Decoder(_Keyed).decode
-
-
 class Replay(Protocol):
-    """Who is told what the log holds. Records before the checkpoint are not told again, but for messages' routes."""
+    """Who is told what the log holds. Nothing before the checkpoint is told again, but for recent ids."""
 
     def restore(self, state: dict[str, Any]) -> None:
         """The state of the checkpoint; called once, first, where there is one."""
 
-    def message(self, record: Record, topic: str, numbers: tuple[int, ...], *, new: bool) -> None:
-        """A message; `new` where it stands behind the checkpoint."""
+    def messages(self, low: int, high: int, numbers: tuple[int, ...]) -> None:
+        """Messages at the positions [low, high], routed to those subscriptions, stand behind the checkpoint."""
+
+    def remember_ids(self, segment: Segment, index: Index) -> None:
+        """A segment holds messages with ids of the producers' own; behind all `messages` of it."""
 
     def control(self, record: Record) -> None:
-        """A record that is neither message nor route, behind the checkpoint."""
+        """A SETTLE, SUBSCRIPTION, BACKFILL or the like behind the checkpoint."""
+
+    @property
+    def ids_since_ms(self) -> int:
+        """Ids of messages appended before this are of no interest."""
 
 
 @attrs.define
@@ -60,67 +62,90 @@ class Recovered:
 
     epoch: str
     segments: list[Segment]
-    cut_bytes: int
+    cut_bytes: int = 0
     """Bytes of a torn tail that were cut."""
-    foreign: list[str]
+    foreign: list[str] = attrs.field(factory=list)
     """Names in the directory that are not ours."""
+    lost: list[Lost] = attrs.field(factory=list)
+    """What is damaged."""
+    rebuilt: list[str] = attrs.field(factory=list)
+    """Hint files that were made anew."""
+    next_base: int | None = None
+    """The last segment takes no more; the next begins at this position."""
 
 
 def segment_name(number: int) -> str:
     return f"{number:010d}.log"
 
 
-def recover(files: Files, directory: Path, replay: Replay) -> Recovered:
+def recover(files: Files, directory: Path, replay: Replay, shelf: Shelf) -> Recovered:
     """Read the store. Raises StoreError where it cannot be trusted."""
     numbers, foreign = _classify(files, directory)
     checkpoint = _load_checkpoint(files, directory, numbers)
     found = Recovered(checkpoint.epoch if checkpoint else "", [], 0, foreign)
     _remove_unbegun(files, directory, numbers, checkpoint, found)
     if checkpoint:
-        _check_complete(directory, numbers, checkpoint)
+        _remove_let_go(files, directory, numbers, checkpoint)
+    _check_complete(directory, numbers, checkpoint)
+    if checkpoint:
         replay.restore(checkpoint.state)
+    recovery = _Recovery(files, directory, checkpoint, replay, shelf, found)
     for number in numbers:
-        last = number == numbers[-1]
-        segment = _read_segment(files, directory / segment_name(number), number, last, checkpoint, replay, found)
-        if found.segments and segment.base != found.segments[-1].end:
-            raise StoreError(
-                f"{segment.path}: begins at position {segment.base} but the segment before ends at "
-                f"{found.segments[-1].end}: a segment is missing or foreign; restore it from a backup"
-            )
-        found.segments.append(segment)
+        recovery.read(number, number == numbers[-1])
     return found
 
 
+# -------------------------------------------------------------------------------------------------- directory
+
+
 def _classify(files: Files, directory: Path) -> tuple[list[int], list[str]]:
+    """The numbers of the segments, and what is not ours; what an interrupted run left half made is removed."""
     numbers: list[int] = []
     foreign: list[str] = []
     for name in files.names(directory):
+        path = directory / name
         match = _SEGMENT.fullmatch(name)
-        if match:
-            numbers.append(int(match.group(1)))
-        elif name not in (LOCK_NAME, checkpoints.NAME, f"{checkpoints.NAME}.tmp", *NEIGHBOURS):
+        if name in _NAMES or name in NEIGHBOURS:
+            continue
+        if path.is_symlink() or not path.is_file():
             foreign.append(name)
-    for before, after in itertools.pairwise(numbers):
-        if after != before + 1:
-            raise StoreError(f"{directory / segment_name(before + 1)}: is missing; restore it from a backup")
+        elif match:
+            numbers.append(int(match.group(1)))
+        elif not _OURS.fullmatch(name):
+            foreign.append(name)
+        elif name.endswith(".tmp"):
+            files.unlink(path)
+    for name in foreign:
+        _log.warning("not a file of the store; it is left alone", file=str(directory / name))
+        if _SEGMENT.fullmatch(name):
+            raise StoreError(f"{directory / name}: is not a regular file; put the segment itself in its place")
     return numbers, foreign
 
 
 def _load_checkpoint(files: Files, directory: Path, numbers: list[int]) -> Checkpoint | None:
-    try:
-        checkpoint = checkpoints.load(files, directory)
-    except StoreError as error:
-        if numbers[:1] == [1]:  # nothing was deleted yet: the log alone still tells everything
-            _log.warning("checkpoint unusable, replaying the whole log", error=str(error))
-            return None
-        gone = segment_name(numbers[0]) if numbers else "all"
-        raise StoreError(f"{error}; restore it from a backup: segments before {gone} are gone") from None
-    if checkpoint is None and numbers and numbers[0] != 1:
-        raise StoreError(
-            f"{directory / checkpoints.NAME}: is missing, and segments before {segment_name(numbers[0])} are gone; "
-            f"restore it from a backup"
-        )
-    return checkpoint
+    """The newest checkpoint that can be read; None where the log alone tells everything."""
+    problem = ""
+    for name in (checkpoints.NAME, checkpoints.OLD_NAME):
+        try:
+            checkpoint = checkpoints.load(files, directory / name)
+        except StoreError as error:
+            problem = f"{error}; "
+            _log.error("a checkpoint is unusable; the one before it is looked for", error=str(error))
+            continue
+        if checkpoint is not None:
+            return checkpoint
+    if not numbers or (numbers[0] == 1 and not _is_merged(files, directory)):
+        return None
+    raise StoreError(
+        f"{directory / checkpoints.NAME}: {problem or 'is missing; '}segments before "
+        f"{segment_name(numbers[0])} are gone, so the log alone does not tell what was settled: "
+        f"restore the checkpoint from a backup"
+    )
+
+
+def _is_merged(files: Files, directory: Path) -> bool:
+    header = read_header(files, directory / segment_name(1))
+    return header is not None and header.end is not None
 
 
 def _remove_unbegun(
@@ -133,7 +158,7 @@ def _remove_unbegun(
     file = files.open(path)
     try:
         size = files.size(file)
-        beginning = read_front(files, file, path, _HEADER_BYTES_MAX)
+        beginning = read_front(files, file, path, HEADER_BYTES_MAX)
         unbegun = _is_unbegun(beginning, size)
         if not beginning.strip(b"\0"):  # a file may have grown before its data came
             unbegun = not read_front(files, file, path, size).strip(b"\0")
@@ -152,95 +177,171 @@ def _is_unbegun(data: bytes, size: int) -> bool:
         return False
     if size < len(records.MAGIC) + records.HEAD_BYTES:
         return True
-    header = next(records.heads(data, len(records.MAGIC), size))
-    return size < min(header.end, _HEADER_BYTES_MAX)
+    return size < min(records.end_of(data, len(records.MAGIC)), HEADER_BYTES_MAX)
 
 
-def _check_complete(directory: Path, numbers: list[int], checkpoint: Checkpoint) -> None:
-    """Refuse where a segment is missing at either end that the checkpoint knows of."""
-    for number, missing in (
-        (checkpoint.first, not numbers or numbers[0] > checkpoint.first),
-        (checkpoint.segment, not numbers or numbers[-1] < checkpoint.segment),
-    ):
-        if missing:
+def _remove_let_go(files: Files, directory: Path, numbers: list[int], checkpoint: Checkpoint) -> None:
+    """Finish what a crash interrupted: files that the checkpoint does not name any more were about to be deleted."""
+    kept = {segment.number for segment in checkpoint.segments}
+    for number in [number for number in numbers if number < checkpoint.segment and number not in kept]:
+        path = directory / segment_name(number)
+        _log.info("removed a segment that had been let go", file=str(path))
+        files.unlink(path)
+        if hint.path_of(path).exists():
+            files.unlink(hint.path_of(path))
+        numbers.remove(number)
+
+
+def _check_complete(directory: Path, numbers: list[int], checkpoint: Checkpoint | None) -> None:
+    """Refuse where a segment is missing that the checkpoint, or the row of numbers behind it, knows of."""
+    known = checkpoint.segments if checkpoint else ()
+    covered = {number for kept in known for number in range(kept.number + 1, kept.last + 1)}
+    wanted = [kept.number for kept in known]
+    wanted += range(checkpoint.segment + 1 if checkpoint else 1, (numbers[-1] if numbers else 0) + 1)
+    for number in wanted:
+        if number not in numbers and number not in covered:
             raise StoreError(f"{directory / segment_name(number)}: is missing; restore it from a backup")
 
 
-def _read_segment(
-    files: Files,
-    path: Path,
-    number: int,
-    last: bool,
-    checkpoint: Checkpoint | None,
-    replay: Replay,
-    found: Recovered,
-) -> Segment:
-    file = files.open(path, append=last)
-    data = read_all(files, file, path)
-    header = records.decode(data, len(records.MAGIC))
-    if header is None or header.kind != Kind.HEADER:
-        raise StoreError(f"{path}: its header is damaged; restore it from a backup")
-    segment = _open_segment(path, number, header, found)
-    segment.file = file
-    after = (checkpoint.segment, checkpoint.offset) if checkpoint else (0, 0)
-    routes: dict[int, tuple[str, tuple[int, ...]]] = {}
-    end = header.end
-    for record in records.scan(data[end:], end):
-        _index(segment, record, routes, (number, record.offset) >= after, replay)
-        end = record.end
-    segment.size = end
-    torn = end < len(data)
-    if (torn and not last) or (number == after[0] and end < after[1]):
-        raise StoreError(f"{path}: the record at byte {end} is damaged; restore the file from a backup")
-    if torn:
-        _log.warning("cut a torn tail", file=str(path), offset=end, size=len(data) - end)
-        files.truncate(file, end)
-        found.cut_bytes += len(data) - end
-    if last:
-        files.sync(file)  # what was written but perhaps not synced is now relied upon
-    return segment
+# --------------------------------------------------------------------------------------------------- segments
 
 
-def _open_segment(path: Path, number: int, header: Record, found: Recovered) -> Segment:
-    head = orjson.loads(header.body)
-    if head["format"] != records.FORMAT:
-        raise StoreError(
-            f"{path}: was written by version {head['version']} in format {head['format']}; "
-            f"this version reads format {records.FORMAT}: use that version, or a later one"
-        )
-    if head["segment"] != number:
-        raise StoreError(f"{path}: says that it is segment {head['segment']}; it was renamed: give it back its name")
-    if found.epoch and head["epoch"] != found.epoch:
-        raise StoreError(f"{path}: belongs to another store (epoch {head['epoch']}, not {found.epoch}); move it away")
-    found.epoch = head["epoch"]
-    return Segment(number, path, head["base"], head["created_ms"])
+@attrs.define
+class _Recovery:
+    """One segment after the other, oldest first."""
 
+    files: Files
+    directory: Path
+    checkpoint: Checkpoint | None
+    replay: Replay
+    shelf: Shelf
+    found: Recovered
+    _covered: int = 0  # segments up to this number were merged into one that was read
 
-def _index(
-    segment: Segment, record: Record, routes: dict[int, tuple[str, tuple[int, ...]]], new: bool, replay: Replay
-) -> None:
-    if record.kind == Kind.MESSAGE:
-        position = segment.end
-        if record.position != position:
+    def read(self, number: int, last: bool) -> None:
+        path = self.directory / segment_name(number)
+        if number <= self._covered:
+            _log.info("removed a segment that was merged into another", file=str(path))
+            self.files.unlink(path)
+            return
+        header = self._header(path, number)
+        segment = Segment(number, path, header.base, header.created_ms, header.uid, header.last)
+        self._covered = header.last
+        self._check_place(segment)
+        if last:
+            self._read_active(segment, header)
+        else:
+            self._read_sealed(segment, header)
+        self.found.segments.append(segment)
+
+    def _header(self, path: Path, number: int) -> Header:
+        header = read_header(self.files, path)
+        if header is None:
+            known = self._kept(number)
+            if known is None:
+                raise StoreError(f"{path}: its header is damaged; restore it from a backup")
+            assert self.checkpoint is not None
+            _log.error("the header of a segment is damaged", file=str(path))
+            return Header(self.checkpoint.epoch, number, known.last, known.uid, known.base, known.end, 0, 0)
+        if header.segment != number:
+            raise StoreError(f"{path}: says that it is segment {header.segment}; it was renamed: give it back its name")
+        if self.found.epoch and header.epoch != self.found.epoch:
             raise StoreError(
-                f"{segment.path}: position {record.position} at byte {record.offset} where {position} is due; "
-                f"the file was put together wrongly: restore it from a backup"
+                f"{path}: belongs to another store (epoch {header.epoch}, not {self.found.epoch}); move it away"
             )
-        topic, numbers = routes[record.number]
-        segment.offsets.append(record.offset)
-        if record.flags & Flag.OWN_ID:
-            segment.ids_ms = record.time_ms
-        for number in numbers:
-            segment.route_to(number, position, position)
-        due_ms, expires_ms, body = records.split_times(record)
-        if record.flags & Flag.KEYED:
-            segment.keys[position] = key_hash(_decode_key(body).key)
-        if due_ms or expires_ms:
-            segment.timed[position] = (due_ms, expires_ms)
-        replay.message(record, topic, numbers, new=new)
-    elif record.kind == Kind.ROUTE:
-        route = orjson.loads(record.body)
-        routes[record.number] = (route["topic"], tuple(route["subscriptions"]))
-        segment.routes[routes[record.number]] = record.number
-    elif new:
-        replay.control(record)
+        self.found.epoch = header.epoch
+        return header
+
+    def _kept(self, number: int) -> checkpoints.Kept | None:
+        known = self.checkpoint.segments if self.checkpoint else ()
+        return next((kept for kept in known if kept.number == number), None)
+
+    def _check_place(self, segment: Segment) -> None:
+        before = self.found.segments[-1].end if self.found.segments else segment.base
+        if (self.checkpoint is None and segment.base != before) or segment.base < before:
+            raise StoreError(
+                f"{segment.path}: begins at position {segment.base} but the segment before ends at {before}: "
+                f"a segment is missing or foreign; restore it from a backup"
+            )
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        return (self.checkpoint.segment, self.checkpoint.offset) if self.checkpoint else (0, 0)
+
+    def _read_sealed(self, segment: Segment, header: Header) -> None:
+        files, path = self.files, segment.path
+        file = files.open(path)
+        try:
+            segment.size = files.size(file)
+        finally:
+            files.close(file)
+        found = hint.read(files, hint.path_of(path))
+        problem = found if isinstance(found, str) else hint.mismatch(found, self.found.epoch, segment)
+        if problem is None and isinstance(found, hint.Directory):
+            end, count = found.end, found.count
+            segment.last_ms, segment.ids_ms = found.last_ms, found.ids_ms
+            segment.due_ms, segment.expires_ms = found.due_ms, found.expires_ms
+        if problem is not None or segment.number >= self._place[0]:
+            end, count = self._rebuild(segment, header)
+        if problem is not None:
+            _log.warning("a hint file is made anew", file=str(hint.path_of(path)), reason=problem)
+            self.found.rebuilt.append(path.name)
+            hint.write(files, segment, segment.growing, self.found.epoch, end)
+        segment.seal(self.shelf.index, end=end, count=count)
+        segment.let_go()
+        if segment.ids_ms > self.replay.ids_since_ms:
+            self.replay.remember_ids(segment, segment.index)
+
+    def _rebuild(self, segment: Segment, header: Header) -> tuple[int, int]:
+        """Read a sealed segment whole, telling what stands behind the checkpoint; its end, and its messages."""
+        rebuilder = Rebuilder(segment, header, self._place, self.replay)
+        file = self.files.open(segment.path)
+        try:
+            rebuilder.read(read_all(self.files, file, segment.path))
+        finally:
+            self.files.close(file)
+        lost = rebuilder.finish(self._end_of(segment, header))
+        if rebuilder.torn_at < segment.size and not lost:
+            size = segment.size - rebuilder.torn_at
+            why = "what stands at its end is no record"
+            lost = [Lost(str(segment.path), rebuilder.torn_at, size, rebuilder.end, rebuilder.end, why)]
+        self._note_lost(lost)
+        return rebuilder.end, rebuilder.messages
+
+    def _end_of(self, segment: Segment, header: Header) -> int | None:
+        """One past the last position of a sealed segment, from others than itself."""
+        if header.end is not None:
+            return header.end
+        known = self._kept(segment.number)
+        if known is not None and segment.number < self._place[0]:
+            return known.end
+        following = read_header(self.files, self.directory / segment_name(segment.last + 1))
+        return following.base if following else None
+
+    def _read_active(self, segment: Segment, header: Header) -> None:
+        """The last segment: what is torn at its end is cut. Where it is damaged otherwise, nothing is added to it."""
+        file = self.files.open(segment.path, append=True)
+        segment.file = file
+        data = read_all(self.files, file, segment.path)
+        segment.size = len(data)
+        rebuilder = Rebuilder(segment, header, self._place, self.replay)
+        known = self._kept(segment.number)
+        rebuilder.read(data, self._place[1] if segment.number == self._place[0] else 0)
+        lost = rebuilder.finish(known.end if known else None)
+        self._note_lost(lost)
+        if rebuilder.torn_at < len(data):
+            size = len(data) - rebuilder.torn_at
+            _log.warning("cut a torn tail", file=str(segment.path), offset=rebuilder.torn_at, size=size)
+            self.files.truncate(file, rebuilder.torn_at)
+            self.found.cut_bytes += size
+        segment.size = rebuilder.torn_at
+        self.files.sync(file)  # what was written but perhaps not synced is now relied upon
+        if segment.ids_ms > self.replay.ids_since_ms:
+            self.replay.remember_ids(segment, segment.growing)
+        if lost or header.end is not None:
+            self.found.next_base = rebuilder.end
+
+    def _note_lost(self, lost: list[Lost]) -> None:
+        for item in lost:
+            _log.error("a part of the store is damaged and is passed over", **attrs.asdict(item))
+        self.found.lost += lost

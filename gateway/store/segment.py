@@ -1,112 +1,103 @@
-"""One segment: a file of records and its index in memory.
+"""One segment: a file of records, what is always known of it, and its index.
 
-The index holds what delivery needs without touching the file: where each position's record begins, and for each
-subscription the positions routed to it. Positions of one segment are consecutive, so a position's place in the index is
-a subtraction; consecutive positions of a subscription are one pair, so the usual case costs 4 bytes a message.
+The index of the active segment grows in memory. A sealed segment keeps none: it is mapped from the hint file when it is
+asked for, and the shelf lets go of it again (shelf.py).
 """
 
 from __future__ import annotations
 
-import errno
-from array import array
-from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from gateway.errors import StoreError
-from gateway.store import record as records
-from gateway.store.files import Files
-
-READ_BYTES = 1 << 20
-"""Unit of sequential reading."""
+from gateway.store.index import GrowingIndex, Index
 
 
 class Segment:
-    """Invariants: `offsets[i]` is where the record of position `base + i` begins; `queues[n]` are pairs lo, hi of
-    closed ranges, ascending and disjoint, all of them within [base, end)."""
+    """Positions [base, end) stand here and nowhere else; a merged segment holds only some of them.
+
+    `number` is in its file's name, `last` that of the last segment that was merged into it, else the same. `uid` tells
+    its file from every other that had or will have the name.
+    """
 
     __slots__ = (
+        "_end",
+        "_index",
+        "_open_index",
         "base",
+        "count",
         "created_ms",
+        "defined",
+        "due_ms",
+        "expires_ms",
         "file",
         "ids_ms",
-        "keys",
+        "last",
+        "last_ms",
         "number",
-        "offsets",
         "path",
-        "queues",
-        "routes",
         "size",
-        "timed",
+        "uid",
+        "witness",
     )
 
-    def __init__(self, number: int, path: Path, base: int, created_ms: int) -> None:
+    def __init__(self, number: int, path: Path, base: int, created_ms: int, uid: str, last: int | None = None) -> None:
         self.number = number
+        self.last = number if last is None else last
         self.path = path
         self.base = base
         self.created_ms = created_ms
+        self.uid = uid
         self.size = 0
-        self.file = -1  # descriptor; opened by the flusher or by recovery
-        self.offsets = array("I")
-        self.queues: dict[int, array[int]] = {}  # subscription number -> lo, hi, lo, hi, ...
-        self.timed: dict[int, tuple[int, int]] = {}  # position -> due_ms, expires_ms, where it has any
-        self.routes: dict[tuple[str, tuple[int, ...]], int] = {}  # what ROUTE records of this file define
-        self.keys: dict[int, int] = {}  # position -> hash of its key, where it has one
-        self.ids_ms = 0  # time of its last message with an id of the producer's; 0 none
+        self.file = -1  # descriptor; opened by the flusher, by recovery, or by the shelf
+        self.count = 0  # messages in it, once sealed
+        self.last_ms = created_ms  # when its newest message was appended
+        self.ids_ms = 0  # when its last message with an id of the producer's was; 0 none
+        self.due_ms = 0  # the latest due_ms in it; 0 none is delayed
+        self.expires_ms = 0  # the latest expires_ms in it; 0 none has a TTL
+        self.defined: dict[tuple[str, tuple[int, ...]], int] = {}  # routes that its ROUTE records define
+        self.witness: tuple[int, int] | None = (
+            None  # (subscription, position) last seen to be due; see `engine.keeping`
+        )
+        self._end = base
+        self._index: Index | None = GrowingIndex(base)
+        self._open_index: Callable[[Segment], Index] | None = None
+
+    @property
+    def sealed(self) -> bool:
+        return self._open_index is not None
 
     @property
     def end(self) -> int:
         """The first position that is not in this segment."""
-        return self.base + len(self.offsets)
+        if self._open_index is None:
+            return self.base + len(self.growing.starts)
+        return self._end
 
-    def route_to(self, subscription: int, low: int, high: int) -> None:
-        """Note that the positions [low, high], newer than all before them, are the subscription's."""
-        queue = self.queues.get(subscription)
-        if queue is None:
-            self.queues[subscription] = array("Q", (low, high))
-        elif queue[-1] == low - 1:
-            queue[-1] = high
-        else:
-            queue.append(low)
-            queue.append(high)
+    @property
+    def growing(self) -> GrowingIndex:
+        """The index while the segment is active, and after it until its hint file is written."""
+        assert isinstance(self._index, GrowingIndex)
+        return self._index
 
-    def backfill(self, subscription: int, ranges: Sequence[tuple[int, int]]) -> None:
-        """Note that positions older than all the subscription has here are its own too; ascending ranges."""
-        bounds = array("Q")
-        for low, high in ranges:
-            low, high = max(low, self.base), min(high, self.end - 1)
-            if low <= high:
-                bounds.extend((low, high))
-        if bounds:
-            self.queues[subscription] = bounds + self.queues.get(subscription, array("Q"))
+    @property
+    def index(self) -> Index:
+        """The index; mapped from the hint file where the segment is sealed."""
+        if self._index is None:
+            assert self._open_index is not None
+            self._index = self._open_index(self)
+        return self._index
 
-    def spread(self, position: int, limit: int) -> int:
-        """Bytes on disk from the record of `position` to that of `limit` (exclusive, at most `end`)."""
-        stop = self.size if limit >= self.end else self.offsets[limit - self.base]
-        return stop - self.offsets[position - self.base]
+    def seal(self, open_index: Callable[[Segment], Index], *, end: int | None = None, count: int | None = None) -> None:
+        """Nothing is appended any more. Its index stays until `let_go`, which may come once the hint file is there."""
+        self._end = self.end if end is None else end
+        self.count = len(self.growing) if count is None else count
+        self._open_index = open_index
+        self.defined = {}
 
-    def fitting(self, position: int, size_max: int) -> int:
-        """One past the last position whose record, with all since `position`, fits `size_max` bytes; at least one."""
-        start = self.offsets[position - self.base]
-        return max(position + 1, self.base + bisect_right(self.offsets, start + size_max) - 1)
-
-    def read(self, files: Files, positions: Sequence[int]) -> list[bytes]:
-        """The delivery JSON of ascending `positions`, every CRC checked; StoreError names what is damaged. Blocks."""
-        bodies: list[bytes] = []
-        for low, high in consecutive(positions):
-            start = self.offsets[low - self.base]
-            size = self.spread(low, high + 1)
-            data = files.read(self.file, start, size)
-            for position in range(low, high + 1):
-                offset = self.offsets[position - self.base]
-                found = records.decode(data, offset - start, start)
-                if found is None or found.position != position:
-                    raise StoreError(
-                        f"{self.path}: the record of position {position} at byte {offset} is damaged; "
-                        f"stop the gateway and restore the segment from a backup"
-                    )
-                bodies.append(records.split_times(found)[2])
-        return bodies
+    def let_go(self) -> None:
+        """Forget the mapped index."""
+        assert self._open_index is not None
+        self._index = None
 
 
 def consecutive(positions: Sequence[int]) -> list[tuple[int, int]]:
@@ -120,20 +111,3 @@ def consecutive(positions: Sequence[int]) -> list[tuple[int, int]]:
         else:
             ranges.append((position, position))
     return ranges
-
-
-def read_front(files: Files, file: int, path: Path, size: int) -> bytes:
-    """The first `size` bytes of a segment file; StoreError where the disk does not give them."""
-    try:
-        return files.read(file, 0, size)
-    except OSError as error:
-        code = errno.errorcode.get(error.errno or 0, "?")
-        raise StoreError(f"{path}: cannot be read ({code}); check the disk") from error
-
-
-def read_all(files: Files, file: int, path: Path) -> bytes:
-    """A whole segment file; StoreError where it has none of our beginning."""
-    data = read_front(files, file, path, files.size(file))
-    if data and not data.startswith(records.MAGIC[: len(data)]):
-        raise StoreError(f"{path}: is not a segment of this store (it does not begin with PUSHLOG1); move it away")
-    return data

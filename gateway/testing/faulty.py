@@ -110,6 +110,10 @@ class FaultyFiles(Files):
         """
         self._faults.append(_Fault(verb, name, error, kept, ever, nth))
 
+    def mend(self) -> None:
+        """Nothing fails any more."""
+        self._faults.clear()
+
     def hold(self, verb: str, name: str = "*") -> Held:
         """Keep the next call of `verb` waiting until it is released."""
         held = Held(verb, name)
@@ -192,6 +196,10 @@ class FaultyFiles(Files):
     def size(self, file: int) -> int:
         self._call("size", self._paths[file])
         return super().size(file)
+
+    def reserve(self, file: int, size: int) -> None:
+        self._call("reserve", self._paths[file], size)
+        super().reserve(file, size)
 
     def write(self, file: int, data: bytes) -> None:
         offset = super().size(file)

@@ -97,6 +97,11 @@ def decode_array(text: str) -> Decoded:
     return decode_each(raws)
 
 
+def split_bodies(bodies: Sequence[bytes | memoryview]) -> list[bytes]:
+    """The delivery JSON of each message of a delivery, for those who cannot use it joined as it is stored."""
+    return [bytes(body) for body in _raws.decode(b"[%b]" % b",".join(bodies))]
+
+
 def decode_lines(text: str) -> Decoded:
     """NDJSON: one message object a line; empty lines are passed over."""
     lines = [line for line in text.split("\n") if line and not line.isspace()]

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence
-from pathlib import Path
 
 import attrs
 import pytest
@@ -12,18 +10,18 @@ from hypothesis import strategies as st
 from gateway.broker.queue import walk
 from gateway.kit.ranges import RangeSet
 from gateway.store.segment import Segment
+from tests.store.building import in_memory, note
 
 OWN, FOREIGN = 1, 2
 
 
 def segment(number: int, base: int, own: Sequence[bool], sizes: Sequence[int] | int = 100) -> Segment:
     """A segment whose positions from `base` on are the subscription's or another's; records of so many bytes."""
-    made = Segment(number, Path(f"{number}"), base, 0)
-    each = [sizes] * len(own) if isinstance(sizes, int) else sizes
-    made.offsets = array("I", [166 + sum(each[:index]) for index in range(len(own))])
-    made.size = 166 + sum(each)
-    for position, is_own in enumerate(own, base):
-        made.route_to(OWN if is_own else FOREIGN, position, position)
+    made = in_memory(number, base)
+    made.size = 166
+    for is_own, size in zip(own, [sizes] * len(own) if isinstance(sizes, int) else sizes, strict=True):
+        position = note(made, size)
+        made.growing.route_to(OWN if is_own else FOREIGN, position, position)
     return made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -14,7 +13,7 @@ from gateway.broker.lease import Consumer, Lease
 from gateway.broker.subscription import Cause, Subscription
 from gateway.kit.ranges import RangeSet
 from gateway.model import Settle, SubscriptionSettings, Verb
-from gateway.store.segment import Segment
+from tests.store.building import in_memory, note
 
 TICK_MS = 100
 BEGAN_MS = 1_000_000
@@ -26,7 +25,7 @@ class World:
 
     def __init__(self, **settings: Any) -> None:
         self.now = BEGAN_MS
-        self.segments = [Segment(1, Path(), 1, 0)]
+        self.segments = [in_memory(1, 1)]
         self.clockwork = Clockwork(TICK_MS, self.now)
         self.settings = SubscriptionSettings(
             **{"topics": ("own.>",), "lease_ms": LEASE_MS, "backoff_ms": (200, 500), "attempts_max": 3, **settings}
@@ -37,17 +36,13 @@ class World:
         """One message for each character: `x` is the subscription's, anything else another's."""
         segment = self.segments[-1]
         for character in own:
-            position = segment.end
-            segment.offsets.append(segment.size)
-            segment.size += size
+            position = note(segment, size, due_ms=due_ms, expires_ms=expires_ms)
             if character == "x":
-                segment.route_to(1, position, position)
+                segment.growing.route_to(1, position, position)
                 self.subscription.routed += 1
-                if due_ms or expires_ms:
-                    segment.timed[position] = (due_ms, expires_ms)
 
     def seal(self) -> None:
-        self.segments.append(Segment(self.segments[-1].number + 1, Path(), self.segments[-1].end, 0))
+        self.segments.append(in_memory(self.segments[-1].number + 1, self.segments[-1].end))
 
     def attach(self, window: int = 100, *, once: bool = False) -> Consumer:
         consumer = Consumer(self.subscription, window, 10_000, lambda _delivery: None, "test", once=once)
@@ -561,7 +556,7 @@ def test_a_segment_is_held_while_anything_in_it_is_due(acked: tuple[int, int], d
     consumer = world.attach()
     world.deliver(consumer)
     world.settle(consumer, Verb.ACK, acked)
-    assert world.subscription.holds(world.segments[0]) is due
+    assert (world.subscription.holds(world.segments[0]) is not None) is due
 
 
 def test_the_oldest_message_is_in_whichever_hand() -> None:

@@ -10,7 +10,6 @@ import enum
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -21,12 +20,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from gateway.broker import revisit
 from gateway.broker.clockwork import GENERATION_MS, HANDING_MS, Clockwork
 from gateway.broker.lease import Consumer, Keeper, Lease
+from gateway.broker.queue import Past, measure
 from gateway.broker.shelf import PERIOD_MS, RECORD_BYTES, Shelf
 from gateway.broker.subscription import Cause, Doomed, Subscription
 from gateway.kit.ranges import RangeSet, count, normalise
 from gateway.kit.table import Table
 from gateway.model import Settle, Start, SubscriptionSettings, Verb
-from gateway.store.segment import Segment
+from tests.store.building import in_memory, note
 
 NUMBER, FOREIGN = 1, 2
 TICK_MS = 100
@@ -99,7 +99,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.undone: Counter[Hand] = Counter()  # settled once, and due once more since
         self.sought = False
         self.redriven: set[int] = set()
-        self.segments = [Segment(1, Path(), 1, 0)]
+        self.segments = [in_memory(1, 1)]
         self.seen = 0  # positions below it have been delivered or looked at once
         self.clockwork: Clockwork
         self.subscription: Subscription
@@ -131,8 +131,6 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.limit = self.end
         self.build()
         self.subscription.routed = len(self.past)
-        for segment in self.segments:
-            segment.backfill(NUMBER, [(position, position) for position in self.past])
         self.attach(4, 350)
 
     def build(self) -> None:
@@ -143,6 +141,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         if self.past:
             self.subscription.settled = RangeSet(0)
             self.subscription.front = 0
+            self.subscription.past = Past(RangeSet(0, [(p, p) for p in self.past]), self.created)
         self.subscription.change(self.began)
         for replay in self.journal:
             replay(self.subscription)
@@ -166,15 +165,12 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     def store(self, is_own: bool, due_ms: int, expires_ms: int, size: int) -> None:
         segment = self.segments[-1]
-        position = segment.end
-        segment.offsets.append(segment.size)
-        segment.size += size
-        if (due_ms or expires_ms) and is_own:
-            segment.timed[position] = (due_ms, expires_ms)
+        timed = {"due_ms": due_ms, "expires_ms": expires_ms} if is_own else {}
+        position = note(segment, size, **timed)
         if is_own:
             self.known[position] = Known(due_ms, expires_ms)
         if not is_own or position not in getattr(self, "past", ()):
-            segment.route_to(NUMBER if is_own else FOREIGN, position, position)
+            segment.growing.route_to(NUMBER if is_own else FOREIGN, position, position)
 
     @precondition(lambda self: len(self.known) < MESSAGES_MAX)
     @rule(
@@ -216,8 +212,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     def seal(self) -> None:
         last = self.segments[-1]
-        if last.offsets:
-            self.segments.append(Segment(last.number + 1, Path(), last.end, 0))
+        if last.end > last.base:
+            self.segments.append(in_memory(last.number + 1, last.end))
 
     def release(self) -> None:
         """A segment is deleted exactly when nothing in it is due."""
@@ -225,7 +221,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             first = self.segments[0]
             here = [known for position, known in self.known.items() if first.base <= position < first.end]
             due = [known for known in here if known.hand not in SETTLED or known.buried]
-            assert self.subscription.holds(first) is bool(due)
+            assert (self.subscription.holds(first) is not None) is bool(due)
             if due:
                 break
             del self.segments[0]
@@ -313,8 +309,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         return known.hand in (Hand.NEW, Hand.READY) and known.due_ms <= self.now and not expired
 
     def size_of(self, position: int) -> int:
-        segment = next(s for s in self.segments if s.base <= position < s.end)
-        return segment.spread(position, position + 1)
+        return measure(self.segments, [position])
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data())

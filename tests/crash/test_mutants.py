@@ -67,9 +67,8 @@ def loses_tombstones(monkeypatch: pytest.MonkeyPatch) -> type[FaultyFiles]:
     """What was settled is not written to the log: only a checkpoint would tell."""
     control = Log.control
 
-    def mutant(self: Log, kind: Kind, *arguments: Any, **more: Any) -> None:
-        if kind is not Kind.SETTLE:
-            control(self, kind, *arguments, **more)
+    def mutant(self: Log, kind: Kind, *arguments: Any, **more: Any) -> bool:
+        return kind is Kind.SETTLE or control(self, kind, *arguments, **more)
 
     monkeypatch.setattr(Log, "control", mutant)
     return FaultyFiles
@@ -81,8 +80,8 @@ def uses_a_position_again(monkeypatch: pytest.MonkeyPatch) -> type[FaultyFiles]:
 
     def mutant(*arguments: Any, **more: Any) -> recovery.Recovered:
         found = recover(*arguments, **more)
-        if found.segments and found.segments[-1].offsets:
-            found.segments[-1].offsets.pop()
+        if found.segments and (index := found.segments[-1].growing).starts:
+            index.starts.pop()
         return found
 
     monkeypatch.setattr(recovery, "recover", mutant)

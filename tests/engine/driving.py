@@ -29,6 +29,7 @@ from gateway.model import (
     Verb,
 )
 from gateway.store.files import Files
+from gateway.wire.payload import split_bodies
 
 BEGAN_MS = 1_795_326_701_000
 TICK_MS = 100
@@ -56,6 +57,11 @@ def message(topic: str = "trade.paid", data: Any = None, **more: Any) -> Message
     return Message(topic, data=msgspec.Raw(orjson.dumps(data)), **more)
 
 
+def bodies_of(delivery: Delivery) -> list[bytes]:
+    """The delivery JSON of each message; a delivery holds them joined."""
+    return split_bodies(delivery.bodies)
+
+
 class Client:
     """Somebody attached to a subscription. `received` are positions in the order they came, `bodies` what they were."""
 
@@ -70,7 +76,7 @@ class Client:
 
     @property
     def bodies(self) -> list[bytes]:
-        return [body for delivery in self.deliveries for body in delivery.bodies]
+        return [body for delivery in self.deliveries for body in bodies_of(delivery)]
 
     @property
     def data(self) -> list[Any]:
@@ -221,12 +227,12 @@ class Driven:
     # ---------------------------------------------------------------------------------------------- segments
 
     async def seal(self) -> None:
-        """Have the active segment sealed, and what is settled released: a few large messages that go to nobody."""
+        """Have the active segment sealed, and what is settled deleted: a few large messages that go to nobody."""
         log = self.engine._log
         number = log.active.number
-        while log.active.number == number:
+        while log.active.number < number + 2:  # what one checkpoint lets go is deleted behind the next
             await self.publish_many(1, "nobody", log.settings.segment_bytes)
-        await self.publish_many(1, "nobody")
+            await self.publish_many(1, "nobody")
 
 
 @asynccontextmanager

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.broker.clockwork import Clockwork
+from gateway.broker.queue import NO_PAST, Past
 from gateway.broker.subscription import Cause
-from gateway.engine.catalogue import Catalogue, filled, subscription_record
+from gateway.engine.catalogue import Catalogue, encode_past, filled, subscription_record
 from gateway.errors import GatewayError
 from gateway.kit.ranges import RangeSet
 from gateway.model import Start, SubscriptionSettings
@@ -100,7 +101,7 @@ def test_a_snapshot_restores_everything(data: st.DataObject, count: int) -> None
         for low, high in data.draw(ranges):
             made.settled.add(low, high)
         made.unfilled = data.draw(st.booleans())
-        made.backfill = [(1, 2), (7, 9)]
+        made.past = Past(RangeSet(0, [(1, 2), (7, 9)]), 12)
         made.routed = data.draw(floors)
         made.counts[Cause.EXPIRED] = data.draw(floors)
     after = catalogue()
@@ -108,7 +109,8 @@ def test_a_snapshot_restores_everything(data: st.DataObject, count: int) -> None
     assert after.snapshot(1) == before.snapshot(1)
     for one, other in zip(before, after, strict=True):
         assert (one.settings, one.settled, one.created) == (other.settings, other.settled, other.created)
-        assert (other.front, other.backfill) == (other.settled.floor, one.backfill)
+        assert (other.front, other.past.end) == (other.settled.floor, one.past.end)
+        assert other.past.positions == one.past.positions
     assert after.route("a.b").numbers == before.route("a.b").numbers
 
 
@@ -125,8 +127,10 @@ def test_the_settled_ranges_of_the_first_checkpoints_are_read() -> None:
 
 def test_a_snapshot_leaves_out_what_is_gone_from_the_log() -> None:
     known = catalogue()
-    known.create("a", settings(), 30).backfill = [(1, 4), (8, 12), (20, 20)]
-    assert known.snapshot(10)["subscriptions"][0]["backfill"] == [(8, 12), (20, 20)]
+    known.create("a", settings(), 30).past = Past(RangeSet(0, [(1, 4), (8, 12)]), 13)
+    assert known.snapshot(10)["subscriptions"][0]["past"][0] == 13
+    assert known.snapshot(13)["subscriptions"][0]["past"][0] == 0
+    assert known.known("a").past is NO_PAST
 
 
 def test_the_log_s_records_are_carried_out_again() -> None:
@@ -154,7 +158,7 @@ def test_the_log_s_records_are_carried_out_again() -> None:
 def test_records_of_a_subscription_that_is_gone_are_passed_over() -> None:
     known = catalogue()
     known.replay(record(Kind.SETTLE, records.encode_settle(Cause.ACKED, 1, [(1, 1)]), number=7))
-    known.replay(record(Kind.BACKFILL, records.encode_ranges([(1, 1)]), number=7))
+    known.replay(record(Kind.BACKFILL, encode_past(Past(RangeSet(0, [(1, 1)]), 2)), number=7))
     known.replay(record(Kind.SUBSCRIPTION, orjson.dumps({"number": 7, "name": "a", "settings": None}), number=7))
     assert list(known) == []
 
@@ -164,7 +168,7 @@ def test_a_backfill_sets_the_front_at_the_start_where_there_is_a_past() -> None:
     with_past = known.create("a", settings(start=Start.START), 30)
     without = known.create("b", settings(start=Start.START), 30)
     assert (with_past.unfilled, with_past.held_up) == (True, True)
-    known.replay(record(Kind.BACKFILL, records.encode_ranges([(3, 5), (9, 9)]), number=1))
-    filled(without, [])
+    known.replay(record(Kind.BACKFILL, encode_past(Past(RangeSet(0, [(3, 5), (9, 9)]), 30)), number=1))
+    filled(without, Past(RangeSet(), 30))
     assert (with_past.unfilled, with_past.routed, with_past.front, with_past.settled) == (False, 4, 0, RangeSet(0))
     assert (without.unfilled, without.routed, without.front, without.settled) == (False, 0, 30, RangeSet(30))

@@ -10,7 +10,7 @@ import trio
 from gateway.model import Verb
 from gateway.store.recovery import segment_name
 from gateway.testing.faulty import FaultyFiles
-from tests.engine.driving import driven, message
+from tests.engine.driving import bodies_of, driven, message
 
 # ----------------------------------------------------------------------------------------------------- limits and turns
 
@@ -195,6 +195,6 @@ async def test_a_segment_that_is_being_read_is_not_deleted(tmp_path: Path) -> No
         await gateway.delete()
         await gateway.seal()
         await gateway.engine.load(cold[1])
-        assert len(cold[1].bodies) == 3
+        assert len(bodies_of(cold[1])) == 3
         await gateway.seal()
         assert not (tmp_path / segment_name(1)).exists()

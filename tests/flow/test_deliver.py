@@ -13,6 +13,7 @@ from gateway.node import Node
 from gateway.wire.payload import decode_array
 from tests.conftest import StartNode
 from tests.edge.bystander import subscription
+from tests.engine.driving import bodies_of
 from tests.flow.engine import ScriptedEngine
 
 NOBODY = cast("Consumer", None)
@@ -92,7 +93,7 @@ async def test_a_subscription_far_behind_does_not_hold_up_one_that_is_not(gated:
     for name, bodies in received.items():
 
         def send(one: Delivery, bodies: list[bytes] = bodies) -> None:
-            bodies.extend(one.bodies)
+            bodies.extend(bodies_of(one))
             node.engine.handed(one, node.clock())
 
         node.engine.attach(name, window=1000, send=send, label=name, on_deleted=lambda: None)

@@ -12,7 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from gateway.config import Store
-from gateway.errors import StoreError, StoreLockedError
+from gateway.errors import GatewayError, StoreError, StoreLockedError
 from gateway.model import Durability
 from gateway.store.log import Log
 from gateway.store.record import Kind
@@ -88,7 +88,7 @@ async def test_a_new_store_gets_a_first_segment_and_an_epoch_that_it_keeps(open_
     new.close()
     again = open_log()
     assert again.log.epoch == new.log.epoch
-    assert [path.name for path in sorted((tmp_path / "store").iterdir())] == [FIRST, "checkpoint", "lock"]
+    assert [path.name for path in sorted((tmp_path / "store").iterdir())] == [FIRST, "checkpoint", "lock", "spare"]
 
 
 async def test_two_new_stores_have_different_epochs(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ async def test_closing_lets_go_of_every_file(open_log: Open) -> None:
     for _ in range(3):
         opened.publish(b"x" * 500)
         await opened.log.flush()
-    assert len(opened.disk.open_files) == 3
+    assert opened.disk.open_files == ["0000000003.log"]
     opened.close()
     assert opened.disk.open_files == []
 
@@ -164,7 +164,7 @@ async def test_all_that_waits_is_one_write_and_one_sync(open_log: Open, nursery:
         opened.log.submit(number)
     nursery.start_soon(opened.log.run)
     assert await committed(opened.log) == list(range(100))
-    assert opened.disk.verbs(FIRST) == ["create", "write", "sync"]
+    assert opened.disk.verbs(FIRST) == ["replace", "open", "write", "sync"]
     assert opened.log.durable_end == 101
 
 
@@ -184,7 +184,7 @@ async def test_what_arrives_during_a_sync_is_the_next_commit(open_log: Open, nur
     while len(entries) < 51:
         entries += await committed(opened.log)
     assert entries == ["first", *range(50)]
-    assert opened.disk.verbs(FIRST) == ["create", "write", "sync", "write", "sync"]
+    assert opened.disk.verbs(FIRST) == ["replace", "open", "write", "sync", "write", "sync"]
     assert opened.log.statistics.commits == 2
 
 
@@ -208,10 +208,10 @@ async def test_what_was_committed_is_found_again(open_log: Open, nursery: trio.N
     opened.log.control(Kind.SETTLE, b"settle", number=9)
     await opened.log.sync()
     found, told = recovered(tmp_path / "store")
-    assert told.messages == [(position, "trade.paid", (1,), True) for position in (1, 2, 3)]
+    assert told.found == [(1, 2, (1,)), (3, 3, (1,))]
     assert [(record.number, record.body, record.position) for record in told.controls] == [(9, b"settle", 4)]
     assert found.segments[0].size == opened.log.active.size
-    assert found.segments[0].offsets == opened.log.active.offsets
+    assert found.segments[0].growing.offsets == opened.log.active.growing.offsets
 
 
 async def test_a_route_is_defined_once_in_every_segment(open_log: Open, tmp_path: Path) -> None:
@@ -223,7 +223,8 @@ async def test_a_route_is_defined_once_in_every_segment(open_log: Open, tmp_path
     for path in (tmp_path / "store").glob("*.log"):
         assert path.read_bytes().count(b'"topic":"trade.paid"') == 1
     found, _ = recovered(tmp_path / "store")
-    assert [segment.routes for segment in found.segments] == [{("trade.paid", (1,)): 1}] * len(found.segments)
+    assert all(segment.index.routes == [("trade.paid", (1,))] for segment in opened.log.segments)
+    assert found.segments[-1].defined == {("trade.paid", (1,)): 1}
 
 
 # ---------------------------------------------------------------------------------------------------------- durability
@@ -239,7 +240,7 @@ async def test_written_is_reported_before_the_sync_and_fsynced_only_after_it(
     opened.log.submit("written", Durability.WRITTEN)
     opened.log.submit("fsynced", Durability.FSYNCED)
     assert await committed(opened.log) == ["written"]
-    assert opened.disk.verbs(FIRST)[:2] == ["create", "write"]
+    assert opened.disk.verbs(FIRST)[:3] == ["replace", "open", "write"]
     await reached(held)
     await wait_all_tasks_blocked()
     assert opened.log.durable_end == 1
@@ -348,7 +349,7 @@ async def test_a_full_segment_is_sealed_and_the_next_goes_on_where_it_ends(open_
     assert positions == list(range(1, 8))
     await opened.log.flush()
     found, told = recovered(tmp_path / "store")
-    assert told.positions == positions
+    assert told.there == positions
     assert [segment.base for segment in found.segments] == [segment.base for segment in opened.log.segments]
     assert all(segment.size >= 300 for segment in found.segments[:-1])
     assert len(found.segments) > 2
@@ -362,7 +363,10 @@ async def test_a_segment_is_on_the_disk_before_the_next_is_made(open_log: Open) 
     opened.publish(b"z" * 500)
     await opened.log.flush()
     calls = [(call.verb, call.name) for call in opened.disk.calls if call.name.endswith(".log")]
-    assert calls == [(verb, segment_name(number)) for number in (1, 2, 3) for verb in ("create", "write", "sync")]
+    made = {1: ("replace", "open"), 2: ("create",), 3: ("create",)}  # the first of the file that was kept ready
+    wanted = [(verb, segment_name(number)) for number in (1, 2, 3) for verb in (*made[number], "write", "sync")]
+    assert calls[: len(wanted)] == wanted
+    assert {verb for verb, _ in calls[len(wanted) :]} <= {"truncate"}
 
 
 async def test_a_checkpoint_is_saved_when_a_segment_is_sealed(
@@ -381,7 +385,7 @@ async def test_a_checkpoint_is_saved_when_a_segment_is_sealed(
     await opened.log.sync()
     _, told = recovered(tmp_path / "store")
     assert told.restored == [{"as": "of now"}]
-    assert [(position, new) for position, _, _, new in told.messages] == [(1, False), (2, False), (3, True)]
+    assert told.positions == [3]
 
 
 async def test_a_segment_is_deleted_only_behind_a_checkpoint_that_does_without_it(
@@ -394,23 +398,77 @@ async def test_a_segment_is_deleted_only_behind_a_checkpoint_that_does_without_i
         opened.publish(b"x" * 500)
         await opened.log.sync()
     assert [segment.number for segment in opened.log.segments] == [3, 4]
-    assert opened.log.statistics.segments_released == 2
+    assert opened.log.writer.statistics.segments_released == 2
     calls = [(call.verb, call.name) for call in opened.disk.calls]
     for name in (FIRST, SECOND):
         gone = calls.index(("unlink", name))
         assert ("replace", "checkpoint") in calls[:gone]
         assert calls[gone - 1][0] in ("sync_directory", "unlink")
-    _, told = recovered(tmp_path / "store")
-    assert told.positions == [3, 4]
+    found, _ = recovered(tmp_path / "store")
+    assert [segment.number for segment in found.segments] == [3, 4]
 
 
-async def test_a_segment_that_is_due_keeps_those_behind_it(open_log: Open) -> None:
+async def test_the_checkpoint_before_finds_all_the_segments_that_it_names(
+    open_log: Open, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    opened = open_log(segment_bytes=500)
+    opened.log.releasable = lambda segment: True
+    nursery.start_soon(opened.log.run)
+    for _ in range(6):
+        opened.publish(b"x" * 500)
+        await opened.log.sync()
+    (tmp_path / "store" / "checkpoint").unlink()
+    found, told = recovered(tmp_path / "store")
+    assert found.lost == []
+    assert told.there == [5, 6], "the last is in the segment that the lost checkpoint was about"
+
+
+async def test_a_segment_that_is_due_does_not_keep_those_behind_it(open_log: Open, tmp_path: Path) -> None:
     opened = open_log(segment_bytes=500)
     opened.log.releasable = lambda segment: segment.number != 1
     for _ in range(4):
         opened.publish(b"x" * 500)
     await opened.log.flush()
-    assert [segment.number for segment in opened.log.segments] == [1, 2, 3, 4]
+    assert [segment.number for segment in opened.log.segments] == [1, 4]
+    opened.close()
+    again = open_log(segment_bytes=500)
+    assert [(segment.number, segment.base) for segment in again.log.segments] == [(1, 1), (4, 4)]
+    assert again.log.segment_of(2) is None
+
+
+async def test_where_there_is_no_room_for_the_next_segment_messages_are_refused_and_acks_are_not(
+    open_log: Open, nursery: trio.Nursery
+) -> None:
+    opened = open_log(segment_bytes=2000)
+    opened.disk.fail("reserve", error=errno.ENOSPC, ever=True)
+    nursery.start_soon(opened.log.run)
+    opened.publish(b"x" * 2000)
+    await opened.log.sync()
+    opened.log.begin(NOW_MS)
+    with pytest.raises(GatewayError, match="no room for another segment") as refused:
+        opened.log.check_room()
+    assert refused.value.code == "disk_full"
+    assert opened.log.control(Kind.SETTLE, b"ack")
+    await opened.log.sync()
+    opened.disk.mend()
+    opened.log.begin(NOW_MS + 10_000)
+    await opened.log.sync()
+    opened.log.check_room()
+    opened.publish(b"y")
+    await opened.log.sync()
+    assert opened.log.active.number == 2
+    assert opened.log.failed is None
+
+
+async def test_the_room_of_the_next_segment_is_reserved_before_it_is_needed(open_log: Open) -> None:
+    opened = open_log(segment_bytes=500)
+    opened.publish(b"x" * 500)
+    await opened.log.flush()
+    opened.disk.fail("reserve", error=errno.ENOSPC, ever=True)
+    opened.disk.fail("create", name="0000000002.log", error=errno.ENOSPC, ever=True)
+    opened.publish(b"y")
+    await opened.log.flush()
+    assert opened.log.active.number == 2
 
 
 # ----------------------------------------------------------------------------------------------------------- the end
@@ -422,7 +480,7 @@ async def test_the_flush_at_the_end_leaves_nothing_to_replay(open_log: Open, tmp
     opened.log.control(Kind.SETTLE, b"lazy", lazy=True)
     await opened.log.flush()
     _, told = recovered(tmp_path / "store")
-    assert [new for *_, new in told.messages] == [False]
+    assert told.positions == []
     assert told.controls == []
 
 
@@ -440,7 +498,7 @@ async def test_a_flusher_that_is_cancelled_at_any_time_leaves_no_hole(
         nursery.cancel_scope.cancel()
     opened.publish(b"behind it")
     await opened.log.flush()
-    assert recovered(tmp_path / "store")[1].positions == [1, 2]
+    assert recovered(tmp_path / "store")[1].there == [1, 2]
 
 
 # ---------------------------------------------------------------------------------------------------------------- room
@@ -498,7 +556,7 @@ FAULTS: dict[str, dict[str, Any]] = {
     "a write": {"verb": "write", "name": FIRST},
     "a write that is cut short by a full disk": {"verb": "write", "name": FIRST, "error": errno.ENOSPC, "kept": 50},
     "a sync": {"verb": "sync", "name": FIRST},
-    "the making of a file": {"verb": "create", "name": FIRST, "error": errno.EMFILE},
+    "the making of a file": {"verb": "replace", "name": FIRST, "error": errno.EMFILE},
     "the sync of the directory": {"verb": "sync_directory"},
 }
 
@@ -582,9 +640,20 @@ async def test_an_error_that_nobody_foresaw_ends_the_flusher_too(open_log: Open)
 
 async def test_a_failure_to_save_the_checkpoint_is_a_failure(open_log: Open, tmp_path: Path) -> None:
     opened = open_log()
-    opened.disk.fail("write", name="checkpoint.tmp", error=errno.ENOSPC)
+    opened.disk.fail("write", name="checkpoint.tmp")
     opened.publish(b"x")
-    with pytest.raises(StoreError, match="No space left"):
+    with pytest.raises(StoreError, match="Input/output error"):
         await opened.log.flush()
     opened.close()
     assert recovered(tmp_path / "store")[1].positions == [1]
+
+
+async def test_a_checkpoint_that_the_disk_has_no_room_for_is_put_off(open_log: Open, tmp_path: Path) -> None:
+    opened = open_log()
+    opened.disk.fail("write", name="checkpoint.tmp", error=errno.ENOSPC)
+    opened.publish(b"x")
+    await opened.log.flush()
+    assert opened.log.writer.statistics.checkpoints_postponed == 1
+    await opened.log.flush()
+    opened.close()
+    assert recovered(tmp_path / "store")[1].positions == []

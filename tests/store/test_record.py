@@ -1,29 +1,54 @@
 """The bytes on disk. The golden ones were written down from the drawing in record.py, their CRCs by `crc32c` below: bit
 by bit, from the polynomial of RFC 3720 §12.1."""
 
+from __future__ import annotations
+
 import struct
+from array import array
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.store import record as records
-from gateway.store.record import Flag, Kind, Record
+from gateway.store.record import Columns, Flag, Kind, Record
+
+
+def messages(columns: Columns, bodies: list[bytes], *, route: int, position: int, time_ms: int) -> bytes:
+    joined = b",".join(bodies)
+    return records.encode_messages(columns, joined, route=route, position=position, time_ms=time_ms) + joined
+
 
 GOLDEN: dict[str, tuple[bytes, str]] = {
     "header": (
         records.encode(Kind.HEADER, b'{"format":1}', position=1, time_ms=1_795_326_701_000),
         "31a765ac 0c000000 01 00 0000 00000000 0100000000000000 c86dcf01a2010000" + b'{"format":1}'.hex(),
     ),
-    "message": (
-        records.encode(Kind.MESSAGE, b'{"position":7}', number=3, position=7, time_ms=1000, flags=Flag.OWN_ID),
-        "680541b0 0e000000 02 02 0000 03000000 0700000000000000 e803000000000000" + b'{"position":7}'.hex(),
+    "messages": (
+        messages(Columns(array("I", [2, 3])), [b"{}", b"{ }"], route=3, position=7, time_ms=1000),
+        "ae5b33e2 12000000 02 00 0000 03000000 0700000000000000 e803000000000000"
+        "02000000 02000000 03000000" + b"{},{ }".hex(),
     ),
-    "message, timed": (
-        records.encode(
-            Kind.MESSAGE, records.with_times(b"{}", 5, 0x0102), number=1, position=258, time_ms=4, flags=Flag.TIMED
+    "messages, everything": (
+        messages(
+            Columns(
+                array("I", [2]),
+                array("I", [0]),
+                array("I", [9]),
+                array("Q", [5]),
+                array("Q", [0x0102]),
+                array("Q", [6]),
+                bytes(range(16)),
+                bytes(range(8)),
+            ),
+            [b"{}"],
+            route=1,
+            position=258,
+            time_ms=4,
         ),
-        "3e61977f 12000000 02 01 0000 01000000 0201000000000000 04000000000000000500000000000000 0201000000000000 7b7d",
+        "9ec0080f 42000000 02 1f 0000 01000000 0201000000000000 0400000000000000"
+        "01000000 02000000 00000000 09000000 0500000000000000 0201000000000000 0600000000000000"
+        "000102030405060708090a0b0c0d0e0f 0001020304050607 7b7d",
     ),
     "route": (
         records.encode(Kind.ROUTE, b'{"topic":"a","subscriptions":[1]}', number=1, position=9, time_ms=2),
@@ -38,10 +63,6 @@ GOLDEN: dict[str, tuple[bytes, str]] = {
     "subscription": (
         records.encode(Kind.SUBSCRIPTION, b"{}", number=4, position=1, time_ms=1),
         "0bb8f031 02000000 05 00 0000 04000000 0100000000000000 0100000000000000 7b7d",
-    ),
-    "backfill": (
-        records.encode(Kind.BACKFILL, records.encode_ranges([(1, 2**53 - 1)]), number=4, position=1, time_ms=1),
-        "3a5fb21e 10000000 06 00 0000 04000000 0100000000000000 0100000000000000 0100000000000000 ffffffffffff1f00",
     ),
 }
 
@@ -90,7 +111,7 @@ def test_a_record_comes_back_as_it_was_written(
 
 @given(before=bodies, base=st.integers(0, 2**40))
 def test_offsets_count_from_where_the_data_begins_in_its_file(before: bytes, base: int) -> None:
-    data = before + records.encode(Kind.MESSAGE, b"x", position=1)
+    data = before + records.encode(Kind.MESSAGES, b"x", position=1)
     record = records.decode(data, len(before), base)
     assert record is not None
     assert (record.offset, record.end) == (base + len(before), base + len(data))
@@ -117,66 +138,74 @@ def test_zeros_are_no_record() -> None:
     assert [length for length in range(200) if records.decode(bytes(length)) is not None] == []
 
 
-def test_a_view_is_read_like_bytes() -> None:
-    encoded, _ = GOLDEN["settle"]
-    assert records.decode(memoryview(encoded)) == records.decode(encoded)
+uint32s = st.lists(uint32, min_size=1, max_size=20)
 
 
-@given(st.lists(st.tuples(bodies, st.integers(0, 3), st.integers(0, 3)), max_size=20), st.integers(1, 2**53), uint64)
-def test_messages_encoded_at_once_are_messages_encoded_one_by_one(
-    messages: list[tuple[bytes, int, int]], first: int, time_ms: int
-) -> None:
-    parts = records.encode_messages(
-        [m[0] for m in messages], [m[1] for m in messages], [m[2] for m in messages], first, time_ms
+@given(data=st.data(), count=st.integers(1, 20), flags=st.integers(0, 31))
+def test_columns_come_back_as_they_were_written(data: st.DataObject, count: int, flags: int) -> None:
+    def column(typecode: str, of: st.SearchStrategy[int]) -> array[int]:
+        return array(typecode, data.draw(st.lists(of, min_size=count, max_size=count)))
+
+    written = Columns(
+        array("I", data.draw(st.lists(st.integers(0, 50), min_size=count, max_size=count))),
+        column("I", uint32) if flags & Flag.SPARSE else None,
+        column("I", uint32) if flags & Flag.ROUTED else None,
+        column("Q", uint64) if flags & Flag.TIMED else None,
+        column("Q", uint64) if flags & Flag.TIMED else None,
+        column("Q", uint64) if flags & Flag.KEYED else None,
+        column("Q", uint64).tobytes() * 2 if flags & Flag.OWN_ID else b"",
+        column("Q", uint64).tobytes() if flags & Flag.OWN_ID else b"",
     )
-    assert b"".join(parts) == b"".join(
-        records.encode(Kind.MESSAGE, body, number=route, position=position, time_ms=time_ms, flags=flags)
-        for position, (body, route, flags) in enumerate(messages, first)
+    record = records.decode(messages(written, [b"x" * n for n in written.lengths], route=2, position=5, time_ms=6))
+    assert record is not None
+    assert (record.flags, record.number, record.position, record.time_ms) == (flags, 2, 5, 6)
+    read = records.decode_columns(record.body, record.flags)
+    assert read == written
+    assert len(record.body) == read.size + sum(read.lengths) + count - 1
+
+
+def test_columns_are_cut_like_the_messages_they_stand_for() -> None:
+    whole = Columns(
+        array("I", [1, 2, 3]),
+        array("I", [0, 4, 9]),
+        array("I", [7, 8, 9]),
+        array("Q", [1, 2, 3]),
+        array("Q", [4, 5, 6]),
+        array("Q", [0, 1, 0]),
+        bytes(48),
+        bytes(range(24)),
     )
+    part = whole.cut(1, 3)
+    assert (list(part.lengths), list(part.steps or ()), list(part.routes or ())) == ([2, 3], [0, 5], [8, 9])
+    assert (list(part.due_ms or ()), list(part.expires_ms or ()), list(part.keys or ())) == ([2, 3], [5, 6], [1, 0])
+    assert (part.ids, part.digests) == (bytes(32), bytes(range(8, 24)))
 
 
-def test_one_route_and_one_set_of_flags_may_stand_for_all() -> None:
-    each = records.encode_messages([b"a", b"bc"], [5, 5], [2, 2], 10, 99)
-    assert records.encode_messages([b"a", b"bc"], 5, 2, 10, 99) == each
-
-
-@given(st.lists(bodies, max_size=20), st.integers(0, 2**31))
-def test_offsets_are_where_the_records_are_found(messages: list[bytes], start: int) -> None:
-    parts = records.encode_messages(messages, 1, 0, 1, 0)
-    data = b"".join(parts)
-    offsets = records.offsets_of(parts, start)
-    assert offsets.pop() == start + len(data)
-    assert offsets == [record.offset for record in records.scan(data, start)]
+@given(st.lists(st.integers(0, 300), min_size=1, max_size=50), st.integers(1, 1000))
+def test_records_take_all_messages_in_order_and_no_more_than_their_size(sizes: list[int], size_max: int) -> None:
+    parts = list(records.split(sizes, size_max))
+    assert [index for start, stop in parts for index in range(start, stop)] == list(range(len(sizes)))
+    for start, stop in parts:
+        assert sum(sizes[start:stop]) + (stop - start - 1) <= size_max or stop == start + 1
 
 
 def test_a_scan_stops_at_the_first_record_that_is_not_right() -> None:
-    whole = [records.encode(Kind.MESSAGE, bytes([n] * n), position=n) for n in range(1, 6)]
+    whole = [records.encode(Kind.MESSAGES, bytes([n] * n), position=n) for n in range(1, 6)]
     data = bytearray(b"".join(whole))
     data[len(whole[0]) + len(whole[1]) + 3] ^= 1
     assert [record.position for record in records.scan(bytes(data))] == [1, 2]
 
 
-def test_heads_are_read_without_their_bodies() -> None:
-    data = b"".join(records.encode(Kind.MESSAGE, b"x" * n, number=n, position=10 + n) for n in range(4))
-    found = list(records.heads(b"8 bytes." + data, 8, 8 + len(data)))
-    assert [(head.kind, head.number, head.position, head.end - head.body) for head in found] == [
-        (Kind.MESSAGE, n, 10 + n, n) for n in range(4)
-    ]
-    assert found[-1].end == 8 + len(data)
-
-
-@given(body=bodies, due_ms=uint64, expires_ms=uint64)
-def test_times_stand_before_the_delivery_json_and_are_split_from_it(body: bytes, due_ms: int, expires_ms: int) -> None:
-    data = records.encode(Kind.MESSAGE, records.with_times(body, due_ms, expires_ms), flags=Flag.TIMED | Flag.OWN_ID)
-    record = records.decode(data)
-    assert record is not None
-    assert records.split_times(record) == (due_ms, expires_ms, body)
-
-
-def test_a_message_without_times_has_none() -> None:
-    record = records.decode(records.encode(Kind.MESSAGE, bytes(32), flags=Flag.OWN_ID))
-    assert record is not None
-    assert records.split_times(record) == (0, 0, bytes(32))
+def test_behind_damage_the_next_record_that_is_right_is_found() -> None:
+    whole = [records.encode(Kind.SETTLE, bytes([n] * n), position=n) for n in range(1, 6)]
+    data = bytearray(b"".join(whole))
+    ends = [sum(map(len, whole[: n + 1])) for n in range(5)]
+    for at in range(ends[0], ends[2]):
+        data[at] ^= 0x10
+        broken = 1 if at < ends[1] else 2
+        assert records.resynchronise(bytes(data), ends[broken - 1] + 1) == ends[broken]
+        data[at] ^= 0x10
+    assert records.resynchronise(bytes(data), ends[3] + 1) == len(data)
 
 
 @given(cause=uint32, counted=uint32, ranges=st.lists(st.tuples(uint64, uint64), max_size=10))

@@ -1,6 +1,7 @@
 """What a start finds: named corruptions, and for each either the records that survive or the refusal, byte by byte."""
 
 import shutil
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 from gateway.errors import StoreError
 from gateway.store import checkpoint as checkpoints
 from gateway.store.files import Files
-from gateway.store.record import MAGIC, Flag, Kind
+from gateway.store.record import MAGIC, Columns, Kind
 from gateway.store.recovery import recover, segment_name
+from gateway.store.shelf import Shelf
 from gateway.testing.faulty import FaultyFiles
 from tests.store.building import (
     EPOCH,
@@ -32,11 +34,11 @@ def flip(path: Path, offset: int) -> None:
 
 
 def refusal(directory: Path) -> str:
-    """Why recovery refuses; it must not have touched a byte."""
+    """Why recovery refuses; it must not have touched a byte, but for hint files."""
     before = contents(directory)
     with pytest.raises(StoreError) as caught:
         recovered(directory)
-    assert contents(directory) == before
+    assert {name: data for name, data in contents(directory).items() if not name.endswith(".hint")} == before
     return str(caught.value)
 
 
@@ -51,15 +53,16 @@ def test_an_empty_directory_is_a_new_store(tmp_path: Path) -> None:
 
 def test_a_sound_store_is_found_whole(tmp_path: Path) -> None:
     built = segments(tmp_path, 3, 4, 2)
-    found, told = recovered(tmp_path)
-    assert (found.epoch, found.cut_bytes, found.foreign) == (EPOCH, 0, [])
-    assert told.messages == [(position, "trade.paid", (1,), True) for position in range(1, 10)]
+    told = Told()
+    found = recover(Files(), tmp_path, told, Shelf(Files(), 4, 4))
+    assert (found.epoch, found.cut_bytes, found.foreign, found.lost) == (EPOCH, 0, [], [])
+    assert told.found == [(1, 2, (1,)), (3, 3, (1,)), (4, 5, (1,)), (6, 7, (1,)), (8, 9, (1,))]
     for segment, file in zip(found.segments, built, strict=True):
         assert (segment.number, segment.base, segment.end) == (file.number, file.base, file.end)
-        assert list(segment.offsets) == file.offsets[1:]
+        assert list(segment.index.offsets) == file.offsets[1:]
         assert segment.size == len(file.data)
-        assert segment.routes == {("trade.paid", (1,)): 1}
-        assert list(segment.queues[1]) == [file.base, file.end - 1]
+        assert segment.index.routes == [("trade.paid", (1,))]
+        assert list(segment.index.queues[1]) == [0, file.end - file.base - 1]
 
 
 def test_messages_are_told_with_their_route_and_times(tmp_path: Path) -> None:
@@ -71,9 +74,10 @@ def test_messages_are_told_with_their_route_and_times(tmp_path: Path) -> None:
     file.message(b'{"n":3}', 1, expires_ms=30)
     file.write(tmp_path)
     found, told = recovered(tmp_path)
-    assert told.messages == [(1, "b", (), True), (2, "a", (3, 5), True), (3, "a", (3, 5), True)]
-    assert found.segments[0].timed == {2: (10, 20), 3: (0, 30)}
-    assert {number: list(queue) for number, queue in found.segments[0].queues.items()} == {3: [2, 3], 5: [2, 3]}
+    assert told.found == [(1, 1, ()), (2, 2, (3, 5)), (3, 3, (3, 5))]
+    index = found.segments[0].index
+    assert [index.times_of(ordinal) for ordinal in range(3)] == [(0, 0), (10, 20), (0, 30)]
+    assert {number: list(queue) for number, queue in index.queues.items()} == {3: [1, 2], 5: [1, 2]}
 
 
 def test_a_segment_knows_when_its_last_id_of_a_producer_came(tmp_path: Path) -> None:
@@ -82,9 +86,11 @@ def test_a_segment_knows_when_its_last_id_of_a_producer_came(tmp_path: Path) -> 
     file.message(b"{}")
     file.write(tmp_path)
     assert recovered(tmp_path)[0].segments[0].ids_ms == 0
-    file.add(Kind.MESSAGE, b"{}", number=1, flags=Flag.OWN_ID)
+    file.record([b"{}"], 1, Columns(array("I"), ids=bytes(range(16)), digests=bytes(8)))
     file.write(tmp_path)
-    assert recovered(tmp_path)[0].segments[0].ids_ms == NOW_MS
+    found, told = recovered(tmp_path)
+    assert found.segments[0].ids_ms == NOW_MS
+    assert told.recalled == [2]
 
 
 def test_control_records_are_told_in_order(tmp_path: Path) -> None:
@@ -117,7 +123,7 @@ def test_files_that_are_not_ours_are_reported_and_left_alone(tmp_path: Path) -> 
 
 
 def test_a_last_record_torn_at_any_byte_is_cut_and_the_rest_survives(tmp_path: Path) -> None:
-    [file] = segments(tmp_path, 4)
+    [file] = segments(tmp_path, 4, each=1)
     last = file.offsets[-1]
     for length in range(last, len(file.data)):
         path = file.write(tmp_path)
@@ -132,7 +138,6 @@ TAILS: dict[str, Callable[[SegmentFile], bytes]] = {
     "zeros, as a file system leaves that had grown the file": lambda file: bytes(4096),
     "the last record with a wrong byte in its head": lambda file: _damaged(file, 12),
     "the last record with a wrong byte in its body": lambda file: _damaged(file, 40),
-    "the last record lost, and one behind it there": lambda file: bytes(30) + _record(file),
     "somebody else's bytes": lambda file: b"\xff" * 100,
 }
 
@@ -149,7 +154,7 @@ def _damaged(file: SegmentFile, at: int) -> bytes:
 
 @pytest.mark.parametrize("name", TAILS)
 def test_a_tail_that_is_no_record_is_cut(tmp_path: Path, name: str) -> None:
-    [file] = segments(tmp_path, 4)
+    [file] = segments(tmp_path, 4, each=1)
     last = file.offsets[-1]
     path = tmp_path / segment_name(1)
     path.write_bytes(file.data[:last] + TAILS[name](file))
@@ -217,67 +222,95 @@ def test_the_segment_before_one_that_was_never_begun_is_written_on(tmp_path: Pat
     segments(tmp_path, 3)
     (tmp_path / segment_name(2)).touch()
     files = Files()
-    found = recover(files, tmp_path, Told())
+    found = recover(files, tmp_path, Told(), Shelf(files, 4, 4))
     files.write(found.segments[-1].file, b"more")
     files.close(found.segments[-1].file)
     assert (tmp_path / segment_name(1)).read_bytes().endswith(b"more")
 
 
+# -------------------------------------------------------------------------------------------------------------- damage
+
+
+def test_damage_in_a_sealed_segment_is_named_and_all_else_is_there(tmp_path: Path) -> None:
+    sealed, _ = segments(tmp_path, 4, 1, each=1)
+    ends = [*sealed.offsets[1:], len(sealed.data)]
+    for lost, (offset, end) in enumerate(zip(sealed.offsets, ends, strict=True)):
+        if lost == 0:
+            continue  # the route: see below
+        for at in range(offset, end, 5):
+            path = sealed.write(tmp_path)
+            flip(path, at)
+            path.with_suffix(".hint").unlink(missing_ok=True)
+            found, told = recovered(tmp_path)
+            [damage] = found.lost
+            assert (damage.segment, damage.offset, damage.first, damage.end) == (str(path), offset, lost, lost + 1)
+            assert told.positions == [position for position in range(1, 6) if position != lost]
+            assert found.segments[0].end == 5
+
+
+def test_messages_whose_route_is_damaged_are_lost_and_named(tmp_path: Path) -> None:
+    sealed, _ = segments(tmp_path, 4, 1)
+    flip(tmp_path / segment_name(1), sealed.offsets[0] + 40)
+    found, told = recovered(tmp_path)
+    assert told.positions == [5]
+    assert [(item.first, item.end) for item in found.lost] == [(1, 5), (1, 5), (3, 5)]
+
+
+@pytest.mark.parametrize("length", [-1, -20, -40])
+def test_a_sealed_segment_that_ends_early_has_lost_its_end(tmp_path: Path, length: int) -> None:
+    sealed, _ = segments(tmp_path, 3, 1, each=1)
+    path = tmp_path / segment_name(1)
+    path.write_bytes(sealed.data[:length])
+    found, told = recovered(tmp_path)
+    [damage] = found.lost
+    assert (damage.offset, damage.first, damage.end) == (sealed.offsets[-1], 3, 4)
+    assert told.positions == [1, 2, 4]
+    assert path.read_bytes() == sealed.data[:length], "what is left is left as it is"
+
+
+def test_a_damaged_header_of_a_sealed_segment_takes_nothing_with_it(tmp_path: Path) -> None:
+    built = segments(tmp_path, 3, 1)
+    save_checkpoint(tmp_path, 2, 200, kept=built)
+    flip(tmp_path / segment_name(1), len(MAGIC) + 40)
+    found, _ = recovered(tmp_path)
+    [damage] = found.lost
+    assert (damage.offset, damage.size, damage.first, damage.end) == (0, header_bytes(), 1, 1)
+    assert [(segment.base, segment.end, segment.count) for segment in found.segments[:1]] == [(1, 4, 3)]
+
+
 @pytest.mark.parametrize("at", [len(MAGIC), len(MAGIC) + 4, len(MAGIC) + 5, len(MAGIC) + 8, len(MAGIC) + 50])
-def test_a_damaged_header_with_records_behind_it_is_damage_and_never_removed(tmp_path: Path, at: int) -> None:
+def test_a_damaged_header_that_no_checkpoint_makes_up_for_is_refused(tmp_path: Path, at: int) -> None:
     segments(tmp_path, 30)
     flip(tmp_path / segment_name(1), at)
     assert refusal(tmp_path) == (f"{tmp_path}/0000000001.log: its header is damaged; restore it from a backup")
 
 
-# -------------------------------------------------------------------------------------------------------------- damage
-
-
-def test_damage_in_a_sealed_segment_is_refused_with_file_byte_and_mend(tmp_path: Path) -> None:
-    sealed, _ = segments(tmp_path, 3, 1)
-    ends = [*sealed.offsets[1:], len(sealed.data)]
-    for offset, end in zip(sealed.offsets, ends, strict=True):
-        for at in range(offset, end, 5):
-            path = sealed.write(tmp_path)
-            flip(path, at)
-            why = refusal(tmp_path)
-            assert why == f"{path}: the record at byte {offset} is damaged; restore the file from a backup"
-
-
-@pytest.mark.parametrize("length", [-1, -20, -40])
-def test_a_sealed_segment_that_ends_early_is_refused(tmp_path: Path, length: int) -> None:
-    sealed, _ = segments(tmp_path, 3, 1)
-    (tmp_path / segment_name(1)).write_bytes(sealed.data[:length])
-    assert f"{tmp_path}/0000000001.log: the record at byte {sealed.offsets[-1]} is damaged" in refusal(tmp_path)
-
-
-def test_a_sealed_segment_that_lacks_whole_records_is_refused(tmp_path: Path) -> None:
-    sealed, _ = segments(tmp_path, 3, 1)
-    (tmp_path / segment_name(1)).write_bytes(sealed.data[: sealed.offsets[-1]])
-    assert "0000000002.log: begins at position 4 but the segment before ends at 3" in refusal(tmp_path)
-
-
-def test_a_damaged_header_of_a_sealed_segment_is_refused(tmp_path: Path) -> None:
-    segments(tmp_path, 3, 1)
-    flip(tmp_path / segment_name(1), len(MAGIC) + 40)
-    assert "0000000001.log: its header is damaged; restore it from a backup" in refusal(tmp_path)
-
-
 def test_a_file_that_does_not_begin_as_ours_do_is_refused(tmp_path: Path) -> None:
     segments(tmp_path, 3, 1)
-    flip(tmp_path / segment_name(1), 0)
+    (tmp_path / segment_name(1)).write_bytes(b"PK and so on")
     assert "0000000001.log: is not a segment of this store" in refusal(tmp_path)
 
 
-def test_positions_out_of_order_are_refused(tmp_path: Path) -> None:
+def test_a_record_out_of_order_is_passed_over_and_named(tmp_path: Path) -> None:
     file = SegmentFile.begin()
     file.route(1, "a", [])
-    file.message(b"{}")
-    file.add(Kind.MESSAGE, b"{}", number=1, position=7)
+    file.messages(3, each=1)
+    file.record([b"{}"], position=2)
     file.write(tmp_path)
-    assert f"position 7 at byte {file.offsets[-1]} where 2 is due; the file was put together wrongly" in refusal(
-        tmp_path
-    )
+    found, told = recovered(tmp_path)
+    assert told.positions == [1, 2, 3]
+    assert [item.reason for item in found.lost] == ["a record stands where it does not belong"]
+
+
+def test_damage_within_the_last_segment_is_no_torn_tail_and_nothing_more_is_added_to_it(tmp_path: Path) -> None:
+    [file] = segments(tmp_path, 5, each=1)
+    path = tmp_path / segment_name(1)
+    flip(path, file.offsets[3] + 10)
+    found, told = recovered(tmp_path)
+    assert told.positions == [1, 2, 4, 5]
+    assert (found.cut_bytes, found.next_base) == (0, 6)
+    assert [(item.first, item.end) for item in found.lost] == [(3, 4)]
+    assert len(path.read_bytes()) == len(file.data)
 
 
 def test_a_disk_that_cannot_read_ends_the_start(tmp_path: Path) -> None:
@@ -302,7 +335,7 @@ def test_a_renamed_segment_is_told_to_get_its_name_back(tmp_path: Path) -> None:
     segments(tmp_path, 1, 1)
     (tmp_path / segment_name(2)).rename(tmp_path / segment_name(3))
     (tmp_path / segment_name(1)).rename(tmp_path / segment_name(2))
-    save_checkpoint(tmp_path, 2, 0, first=2)
+    save_checkpoint(tmp_path, 2, 0)
     assert "0000000002.log: says that it is segment 1; it was renamed: give it back its name" in refusal(tmp_path)
 
 
@@ -325,19 +358,18 @@ def test_a_checkpoint_of_another_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_segment_of_a_later_format_names_the_version_that_reads_it(tmp_path: Path) -> None:
-    SegmentFile.begin(format=2, version="3.1.4").write(tmp_path)
-    assert "was written by version 3.1.4 in format 2; this version reads format 1: use that version" in refusal(
+    SegmentFile.begin(format=1, version="0.0.9").write(tmp_path)
+    assert "was written by version 0.0.9 in format 1; this version reads format 2: use that version" in refusal(
         tmp_path
     )
 
 
-def test_a_segment_that_does_not_follow_on_is_refused(tmp_path: Path) -> None:
+def test_positions_between_two_segments_are_lost_and_named(tmp_path: Path) -> None:
     segments(tmp_path, 3)
     segments(tmp_path, 1, first=2, base=9)
-    assert (
-        "0000000002.log: begins at position 9 but the segment before ends at 4: a segment is missing or foreign; "
-        "restore it from a backup" in refusal(tmp_path)
-    )
+    found, told = recovered(tmp_path)
+    assert told.positions == [1, 2, 3, 9]
+    assert [(item.first, item.end) for item in found.lost] == [(4, 9)]
 
 
 # ----------------------------------------------------------------------------------------------------- the checkpoint
@@ -352,19 +384,19 @@ def test_only_what_stands_behind_the_checkpoint_is_new(tmp_path: Path) -> None:
     file.add(Kind.SETTLE, b"behind", number=1)
     file.message(body_of(2))
     file.write(tmp_path)
-    save_checkpoint(tmp_path, 1, offset, {"subscriptions": 1})
+    save_checkpoint(tmp_path, 1, offset, {"subscriptions": 1}, kept=[file])
     found, told = recovered(tmp_path)
     assert told.restored == [{"subscriptions": 1}]
-    assert told.messages == [(1, "a", (1,), False), (2, "a", (1,), True)]
+    assert told.found == [(2, 2, (1,))]
     assert [record.body for record in told.controls] == [b"behind"]
-    assert list(found.segments[0].queues[1]) == [1, 2]
+    assert list(found.segments[0].index.queues[1]) == [0, 1]
 
 
 def test_a_store_without_a_checkpoint_is_told_from_its_beginning(tmp_path: Path) -> None:
     segments(tmp_path, 2, 2)
     _, told = recovered(tmp_path)
     assert told.restored == []
-    assert [new for *_, new in told.messages] == [True] * 4
+    assert told.positions == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense\n", b'{"format":1}\ncrc32c 00000000\n'])
@@ -373,84 +405,83 @@ def test_a_damaged_checkpoint_is_done_without_while_the_first_segment_is_there(t
     (tmp_path / checkpoints.NAME).write_bytes(damage)
     _, told = recovered(tmp_path)
     assert told.restored == []
-    assert [new for *_, new in told.messages] == [True] * 4
+    assert told.positions == [1, 2, 3, 4]
 
 
-def test_a_damaged_checkpoint_is_refused_once_segments_have_been_deleted(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_made_up_for_by_the_one_before(tmp_path: Path) -> None:
+    built = segments(tmp_path, 2, 2, first=3, base=50)
+    save_checkpoint(tmp_path, 3, built[0].offsets[1], {"which": "before"}, kept=built[:1])
+    save_checkpoint(tmp_path, 4, 20, {"which": "after"}, kept=built)
+    assert recovered(tmp_path)[1].restored == [{"which": "after"}]
+    flip(tmp_path / checkpoints.NAME, 30)
+    _, told = recovered(tmp_path)
+    assert told.restored == [{"which": "before"}]
+    assert told.positions == [50, 51, 52, 53]
+
+
+def test_damaged_checkpoints_are_refused_once_segments_have_been_deleted(tmp_path: Path) -> None:
     segments(tmp_path, 2, 2, first=3, base=50)
     (tmp_path / checkpoints.NAME).write_bytes(b"nonsense\n")
     assert refusal(tmp_path) == (
-        f"{tmp_path}/checkpoint: is damaged (its CRC does not match); "
-        f"restore it from a backup: segments before {segment_name(3)} are gone"
+        f"{tmp_path}/checkpoint: {tmp_path}/checkpoint: is damaged (its CRC does not match); segments before "
+        f"{segment_name(3)} are gone, so the log alone does not tell what was settled: "
+        f"restore the checkpoint from a backup"
     )
 
 
 def test_a_missing_checkpoint_is_refused_once_segments_have_been_deleted(tmp_path: Path) -> None:
     segments(tmp_path, 2, 2, first=3, base=50)
     assert refusal(tmp_path) == (
-        f"{tmp_path}/checkpoint: is missing, and segments before {segment_name(3)} are gone; restore it from a backup"
+        f"{tmp_path}/checkpoint: is missing; segments before "
+        f"{segment_name(3)} are gone, so the log alone does not tell what was settled: "
+        f"restore the checkpoint from a backup"
     )
 
 
-def test_segments_that_the_checkpoint_says_were_deleted_are_not_missed(tmp_path: Path) -> None:
-    segments(tmp_path, 2, 2, first=3, base=50)
-    save_checkpoint(tmp_path, 4, 20, first=3)
-    assert recovered(tmp_path)[1].positions == [50, 51, 52, 53]
+def test_segments_that_the_checkpoint_does_not_name_any_more_are_deleted(tmp_path: Path) -> None:
+    built = segments(tmp_path, 2, 2, 2, 2, first=3, base=50)
+    recovered_hints = tmp_path / "0000000004.hint"
+    recovered_hints.write_bytes(b"of a segment that was let go")
+    save_checkpoint(tmp_path, 6, 20, kept=[built[0], built[2], built[3]])
+    found, _ = recovered(tmp_path)
+    assert [segment.number for segment in found.segments] == [3, 5, 6]
+    assert not (tmp_path / segment_name(4)).exists()
+    assert not recovered_hints.exists()
 
 
-def test_a_segment_that_was_to_be_deleted_is_read_where_the_crash_kept_it(tmp_path: Path) -> None:
-    segments(tmp_path, 2, 2, first=3, base=50)
-    save_checkpoint(tmp_path, 4, 20, first=4)
-    assert recovered(tmp_path)[1].positions == [50, 51, 52, 53]
+@pytest.mark.parametrize("gone", [1, 2, 3])
+def test_a_segment_that_the_checkpoint_needs_is_named_where_it_is_missing(tmp_path: Path, gone: int) -> None:
+    built = segments(tmp_path, 2, 2, 2)
+    save_checkpoint(tmp_path, 3, 20, kept=built)
+    (tmp_path / segment_name(gone)).unlink()
+    assert refusal(tmp_path) == f"{tmp_path}/{segment_name(gone)}: is missing; restore it from a backup"
 
 
-@pytest.mark.parametrize("kept", [[], [2], [3], [2, 3]])
-def test_a_first_segment_that_the_checkpoint_needs_is_named_where_it_is_missing(
-    tmp_path: Path, kept: list[int]
-) -> None:
-    segments(tmp_path, 2, 2, 2)
-    save_checkpoint(tmp_path, 3, 20)
-    for number in {1, 2, 3} - set(kept):
-        (tmp_path / segment_name(number)).unlink()
-    assert refusal(tmp_path) == f"{tmp_path}/{segment_name(1)}: is missing; restore it from a backup"
-
-
-@pytest.mark.parametrize("kept", [[1], [1, 2]])
-def test_a_last_segment_that_the_checkpoint_knows_of_is_named_where_it_is_missing(
-    tmp_path: Path, kept: list[int]
-) -> None:
-    segments(tmp_path, 2, 2, 2)
-    save_checkpoint(tmp_path, 3, 20)
-    for number in {1, 2, 3} - set(kept):
-        (tmp_path / segment_name(number)).unlink()
-    assert refusal(tmp_path) == f"{tmp_path}/{segment_name(3)}: is missing; restore it from a backup"
-
-
-def test_damage_before_the_checkpoint_is_no_torn_tail(tmp_path: Path) -> None:
-    """What the checkpoint was made behind had been synced."""
-    [file] = segments(tmp_path, 5)
-    save_checkpoint(tmp_path, 1, len(file.data))
-    path = tmp_path / segment_name(1)
-    for offset in file.offsets:
-        file.write(tmp_path)
-        flip(path, offset + 10)
-        why = refusal(tmp_path)
-        assert why == f"{path}: the record at byte {offset} is damaged; restore the file from a backup"
-    file.write(tmp_path).write_bytes(file.data[:-1])
-    assert f"the record at byte {file.offsets[-1]} is damaged" in refusal(tmp_path)
+def test_what_is_missing_before_the_checkpoint_s_place_is_no_torn_tail(tmp_path: Path) -> None:
+    """What the checkpoint was made behind had been synced: its positions are never given again."""
+    [file] = segments(tmp_path, 5, each=1)
+    save_checkpoint(tmp_path, 1, len(file.data), kept=[file])
+    file.write(tmp_path).write_bytes(file.data[: file.offsets[-2]])
+    found, told = recovered(tmp_path)
+    assert (told.positions, found.next_base) == ([], 6)
+    assert {(item.first, item.end) for item in found.lost} == {(4, 6)}
 
 
 @pytest.mark.parametrize("length", [0, 10, 60])
 def test_a_torn_header_before_the_checkpoint_is_damage(tmp_path: Path, length: int) -> None:
-    segments(tmp_path, 2, 2)
-    save_checkpoint(tmp_path, 2, 200)
+    built = segments(tmp_path, 2, 2)
+    save_checkpoint(tmp_path, 2, 200, kept=built)
     path = tmp_path / segment_name(2)
     path.write_bytes(path.read_bytes()[:length])
-    assert refusal(tmp_path) == f"{path}: its header is damaged; restore it from a backup"
+    found, _ = recovered(tmp_path)
+    assert found.next_base == 5
+    assert {(item.first, item.end) for item in found.lost} == {(3, 5)}
 
 
 def test_a_tail_behind_the_checkpoint_is_cut_as_ever(tmp_path: Path) -> None:
-    [file] = segments(tmp_path, 5)
-    save_checkpoint(tmp_path, 1, file.offsets[3])
+    [file] = segments(tmp_path, 5, each=1)
+    save_checkpoint(tmp_path, 1, file.offsets[3], kept=[SegmentFile(1, 1, end=3)])
     (tmp_path / segment_name(1)).write_bytes(file.data[: file.offsets[4] + 9])
-    assert recovered(tmp_path)[1].messages == [(p, "trade.paid", (1,), p > 2) for p in (1, 2, 3)]
+    found, told = recovered(tmp_path)
+    assert (told.positions, found.lost) == ([3], [])
+    assert found.segments[0].end == 4

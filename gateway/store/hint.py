@@ -1,0 +1,202 @@
+"""The hint file of a sealed segment: its index as it is used, mapped and never parsed.
+
+    offset  size  field
+    0       8     PUSHHINT
+    8       4     crc      CRC-32C of everything that follows
+    12      4     length   of the directory
+    16      ...   the directory, JSON; then, each at a multiple of 8, the columns that it names (index.TYPECODES)
+
+A hint file is a cache. It is believed where its CRC is right and it names the segment file that it lies beside: by
+epoch, number, uid and size. Anything else is rebuilt from the segment, to the same bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from mmap import mmap
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import orjson
+from google_crc32c import value as crc32c
+
+from gateway import __version__
+from gateway.store.files import Files
+from gateway.store.index import TYPECODES, Index
+from gateway.store.segment import Segment
+
+MAGIC: Final = b"PUSHHINT"
+FORMAT: Final = 1
+_FRONT: Final = struct.Struct("<8sII")
+_SIZES: Final = {"I": 4, "Q": 8, "B": 1}
+
+
+class Column(NamedTuple):
+    """Where a column stands in the file."""
+
+    typecode: str
+    offset: int
+    items: int
+
+
+class Directory(msgspec.Struct):
+    """What the front of a hint file says."""
+
+    format: int
+    version: str
+    epoch: str
+    segment: int
+    last: int
+    uid: str
+    base: int
+    end: int
+    count: int
+    size: int
+    created_ms: int
+    last_ms: int
+    ids_ms: int
+    due_ms: int
+    expires_ms: int
+    routes: list[tuple[str, tuple[int, ...]]]
+    columns: dict[str, Column]
+    queues: list[tuple[int, Column]]
+    """Subscription number, and where its pairs lo, hi stand."""
+
+
+_decode: Final = msgspec.json.Decoder(Directory).decode
+
+
+def path_of(segment: Path) -> Path:
+    """The hint file that lies beside the segment file."""
+    return segment.with_suffix(".hint")
+
+
+def write(files: Files, segment: Segment, index: Index, epoch: str, end: int) -> None:
+    """Put the hint file of `segment` in place. Blocks. Not synced: after a power cut it may be rebuilt."""
+    path = path_of(segment.path)
+    temporary = path.with_suffix(".hint.tmp")
+    if temporary.exists():
+        files.unlink(temporary)
+    file = files.create(temporary)
+    try:
+        files.write(file, encode(segment, index, epoch, end))
+    finally:
+        files.close(file)
+    files.replace(temporary, path)
+
+
+def encode(segment: Segment, index: Index, epoch: str, end: int) -> bytes:
+    """The bytes of the hint file."""
+    blobs: list[bytes] = []
+    at = 0
+
+    def place(typecode: str, values: Sequence[int] | bytes) -> Column:
+        nonlocal at
+        blob = bytes(values) if typecode == "B" else memoryview(values).tobytes()  # type: ignore[arg-type]
+        column = Column(typecode, at, len(values))
+        blob += b"\0" * (-len(blob) % 8)
+        blobs.append(blob)
+        at += len(blob)
+        return column
+
+    columns = {name: place(TYPECODES[name], values) for name, values in _columns(index) if len(values)}
+    if len(index.digests):
+        columns["digests"] = place("B", index.digests)
+    queues = [(number, place("I", queue)) for number, queue in sorted(index.queues.items())]
+    directory = Directory(
+        FORMAT,
+        __version__,
+        epoch,
+        segment.number,
+        segment.last,
+        segment.uid,
+        segment.base,
+        end,
+        len(index),
+        segment.size,
+        segment.created_ms,
+        segment.last_ms,
+        segment.ids_ms,
+        segment.due_ms,
+        segment.expires_ms,
+        index.routes,
+        columns,
+        queues,
+    )
+    front = msgspec.json.encode(directory)
+    front += b" " * (-(_FRONT.size + len(front)) % 8)
+    rest = b"".join((struct.pack("<I", len(front)), front, *blobs))
+    return MAGIC + struct.pack("<I", crc32c(rest)) + rest
+
+
+def _columns(index: Index) -> list[tuple[str, Sequence[int]]]:
+    named: list[tuple[str, Sequence[int]]] = []
+    for name in TYPECODES:
+        if name in ("ids_sorted", "ids_sorted_at"):
+            continue
+        values = getattr(index, name)
+        if values is not None:
+            named.append((name, values))
+    if len(index.ids_at):
+        order = sorted(zip(index.ids[::2], index.ids_at, strict=True))
+        named.append(("ids_sorted", array("Q", [hashed for hashed, _ in order])))
+        named.append(("ids_sorted_at", array("I", [ordinal for _, ordinal in order])))
+    return named
+
+
+def read(files: Files, path: Path) -> Directory | str:
+    """The directory of a hint file, its CRC checked over all of it; or why it cannot be believed. Blocks."""
+    try:
+        file = files.open(path)
+    except FileNotFoundError:
+        return "it is missing"
+    try:
+        data = files.read(file, 0, files.size(file))
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    finally:
+        files.close(file)
+    if len(data) < _FRONT.size or not data.startswith(MAGIC):
+        return "it is not a hint file"
+    _, crc, length = _FRONT.unpack_from(data)
+    if crc32c(data[12:]) != crc:
+        return "its CRC does not match"
+    document: dict[str, Any] = orjson.loads(data[_FRONT.size : _FRONT.size + length])
+    if document["format"] != FORMAT:
+        return f"it has format {document['format']}, written by version {document['version']}"
+    return _decode(data[_FRONT.size : _FRONT.size + length])
+
+
+def mismatch(directory: Directory, epoch: str, segment: Segment) -> str | None:
+    """Why the hint is not that of the segment file as it is now; None where it is."""
+    for name, said, there in (
+        ("epoch", directory.epoch, epoch),
+        ("segment", directory.segment, segment.number),
+        ("uid", directory.uid, segment.uid),
+        ("size", directory.size, segment.size),
+    ):
+        if said != there:
+            return f"it says {name} {said}, the segment {there}"
+    return None
+
+
+def index_of(data: mmap) -> Index:
+    """The index over a mapped hint file whose CRC was right when the store was opened, or when it was written."""
+    view = memoryview(data)
+    _, _, length = _FRONT.unpack_from(data)
+    directory = _decode(view[_FRONT.size : _FRONT.size + length])
+    at = _FRONT.size + length
+
+    def column(place: Column) -> memoryview:
+        start = at + place.offset
+        return view[start : start + place.items * _SIZES[place.typecode]].cast(place.typecode)  # type: ignore[call-overload,no-any-return]
+
+    index = Index(directory.base)
+    for name, place in directory.columns.items():
+        setattr(index, name, column(place))
+    index.queues = {number: column(place) for number, place in directory.queues}
+    index.routes = directory.routes
+    return index

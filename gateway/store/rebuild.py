@@ -1,0 +1,174 @@
+"""A segment's index from the segment itself, every CRC checked, whatever is damaged named.
+
+Records are read one after the other. Where one is not whole and right, the next that is is searched for; what lies
+between is lost. Only the end of the last segment may be torn: there nothing that is right follows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from array import array
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import attrs
+import orjson
+
+from gateway.store import record as records
+from gateway.store.reading import Header, Lost
+from gateway.store.record import Columns, Flag, Kind, Record
+from gateway.store.segment import Segment
+
+if TYPE_CHECKING:
+    from gateway.store.recovery import Replay
+
+
+class Rebuilder:
+    """Fills `segment`'s growing index. `place`: (segment, offset) from which on `replay` is told what is found."""
+
+    def __init__(self, segment: Segment, header: Header, place: tuple[int, int], replay: Replay | None) -> None:
+        self.end = segment.base
+        """One past the last position that was seen, or is known to have been there."""
+        self.torn_at = 0
+        """Where the last record that is whole and right ends."""
+        self.messages = 0
+        self.records = 0
+        self._segment = segment
+        self._index = segment.growing
+        self._header = header
+        self._place = place
+        self._replay = replay
+        self._routes: dict[int, tuple[str, tuple[int, ...]]] = {}
+        self._lost: list[Lost] = []
+        if header.end is not None:
+            self._index.steps = array("I")
+
+    def read(self, data: bytes, answered: int = 0) -> None:
+        """`data` is the whole file. Everything before byte `answered` was on the disk once: it cannot be torn."""
+        offset = self._header.size
+        if not offset:
+            offset = records.resynchronise(data, 0)
+            self._lose(0, offset, self.end, "its header is damaged")
+        while True:
+            for record in records.scan(data, 0, offset):
+                self._take(record)
+                offset = record.end
+            following = records.resynchronise(data, offset + 1)
+            if following >= len(data):
+                break
+            self._lose(offset, following, self.end, "a record is damaged")
+            offset = following
+        self.torn_at = offset
+        if offset < answered:
+            self._lose(offset, answered, self.end, "the end of the file is missing or damaged")
+
+    def finish(self, end: int | None) -> list[Lost]:
+        """What is damaged; `end` is one past the last position that must have been there, where that is known."""
+        if end is not None and self.end < end:
+            size = self._segment.size - self.torn_at
+            self._lose(self.torn_at, self.torn_at + size, self.end, "the end of the file is missing or damaged")
+            self.end = end
+        return [attrs.evolve(item, end=self._next_there(item.first)) for item in self._lost]
+
+    def _next_there(self, position: int) -> int:
+        """The first position from `position` on that was found."""
+        index = self._index
+        ordinal = index.ordinal(position)
+        return index.position(ordinal) if ordinal < len(index) else self.end
+
+    @property
+    def is_dense(self) -> bool:
+        return self._index.steps is None
+
+    def _lose(self, start: int, stop: int, first: int, reason: str) -> None:
+        self._lost.append(Lost(str(self._segment.path), start, stop - start, first, first, reason))
+
+    # ---------------------------------------------------------------------------------------------- records
+
+    def _take(self, record: Record) -> None:
+        self.records += 1
+        new = (self._segment.number, record.offset) >= self._place
+        if record.kind == Kind.MESSAGES:
+            self._take_messages(record, new)
+        elif record.kind == Kind.ROUTE:
+            route = orjson.loads(record.body)
+            self._define(record.number, (route["topic"], tuple(route["subscriptions"])))
+        elif record.kind != Kind.HEADER and new and self._replay is not None:
+            self._replay.control(record)
+
+    def _define(self, number: int, route: tuple[str, tuple[int, ...]]) -> None:
+        self._routes[number] = route
+        self._segment.defined.setdefault(route, number)
+        routes = self._index.routes
+        while len(routes) < number:
+            routes.append(("", ()))
+        routes[number - 1] = route
+
+    def _take_messages(self, record: Record, new: bool) -> None:
+        columns = records.decode_columns(record.body, record.flags)
+        used = {record.number} if columns.routes is None else set(columns.routes)
+        if record.position < self.end or not used <= self._routes.keys():
+            reason = "a record stands where it does not belong" if record.position < self.end else "a route is damaged"
+            self._lose(record.offset, record.end, record.position, reason)
+            if record.position >= self.end:
+                self._make_sparse()
+                self.end = record.position + (columns.steps[-1] if columns.steps else len(columns) - 1) + 1
+            return
+        if record.position > self.end and self._header.end is None:
+            self._make_sparse()
+        self._add(record, columns)
+        self._note_times(record, columns)
+        self.messages += len(columns)
+        self._route(record, columns, new)
+
+    def _make_sparse(self) -> None:
+        """Positions are missing: from now on it must be said which are there."""
+        if self._index.steps is None:
+            self._index.steps = array("I", range(len(self._index)))
+
+    def _add(self, record: Record, columns: Columns) -> None:
+        index = self._index
+        step = record.position - index.base
+        steps = columns.steps or range(len(columns))
+        if isinstance(index.steps, array):
+            index.steps.extend(step + further for further in steps)
+        self.end = record.position + steps[-1] + 1
+        data = record.offset + records.HEAD_BYTES + columns.size
+        index.add(columns, record.offset, record.end, data, record.number, record.time_ms)
+
+    def _note_times(self, record: Record, columns: Columns) -> None:
+        segment = self._segment
+        segment.last_ms = record.time_ms
+        if record.flags & Flag.OWN_ID:
+            segment.ids_ms = record.time_ms
+        if columns.due_ms is not None and columns.expires_ms is not None:
+            segment.due_ms = max(segment.due_ms, *columns.due_ms)
+            segment.expires_ms = max(segment.expires_ms, *columns.expires_ms)
+
+    def _route(self, record: Record, columns: Columns, new: bool) -> None:
+        """Note who the messages go to, a run of positions of one route at a time."""
+        for route, low, high in _runs(record, columns):
+            numbers = self._routes[route][1]
+            for number in numbers:
+                self._index.route_to(number, low, high)
+            if new and self._replay is not None:
+                self._replay.messages(low, high, numbers)
+
+
+def _runs(record: Record, columns: Columns) -> Iterator[tuple[int, int, int]]:
+    """(route, first, last) of runs of consecutive positions that go the same way."""
+    position, count = record.position, len(columns)
+    if columns.steps is None and columns.routes is None:
+        yield record.number, position, position + count - 1
+        return
+    steps = columns.steps or range(count)
+    routes = columns.routes or itertools.repeat(record.number, count)
+    start = at = -1
+    way = 0
+    for step, route in zip(steps, routes, strict=True):
+        if start < 0 or route != way or step != at + 1:
+            if start >= 0:
+                yield way, position + start, position + at
+            start, way = step, route
+        at = step
+    yield way, position + start, position + at

@@ -1,0 +1,197 @@
+"""What the disk thread does in one turn: write, sync, seal, checkpoint, delete. Everything here blocks.
+
+The order of its steps is what every promise of the store stands on: a segment is synced before anything is written to
+the next; names are synced before anything in a new file is answered for; a checkpoint is synced before what it no
+longer needs is deleted, and what the checkpoint before it still names stays until the one after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from errno import EDQUOT, ENOSPC
+from pathlib import Path
+from typing import Final
+
+import attrs
+import structlog
+
+from gateway.store import checkpoint as checkpoints
+from gateway.store import hint
+from gateway.store.checkpoint import Checkpoint
+from gateway.store.files import Files
+from gateway.store.segment import Segment
+
+_log = structlog.get_logger("gateway.store")
+SPARE_NAME: Final = "spare"
+_SLACK_BYTES_MAX: Final = 8 * 1024 * 1024
+_NO_ROOM: Final = (ENOSPC, EDQUOT)
+
+
+@attrs.define(slots=True)
+class Work:
+    """What one turn makes durable."""
+
+    chunks: list[tuple[Segment, list[bytes]]] = attrs.field(factory=list)
+    size: int = 0
+    records: int = 0
+    entries: list[object] = attrs.field(factory=list)  # reported once synced
+    written: list[object] = attrs.field(factory=list)  # reported once written
+    routed: dict[int, None] = attrs.field(factory=dict)  # subscriptions that get something new
+    in_file: bool = False  # all of it has been written
+    end: int = 0  # positions below this are durable afterwards
+    seal: list[Segment] = attrs.field(factory=list)  # to get their hint files
+    sealed: list[Segment] = attrs.field(factory=list)  # have got them
+    checkpoint: Checkpoint | None = None
+    released: list[Segment] = attrs.field(factory=list)  # no checkpoint needs them behind this one
+    spare_wanted: bool = False
+
+
+@attrs.define(slots=True)
+class WriterStatistics:
+    """Counters since the start."""
+
+    checkpoints: int = 0
+    checkpoints_postponed: int = 0
+    segments_released: int = 0
+    hints_written: int = 0
+
+
+class Writer:
+    """Carries out one `Work` after the other, on the disk thread."""
+
+    def __init__(self, files: Files, directory: Path, segment_bytes: int, tell: Callable[[], None]) -> None:
+        self.files = files
+        self.directory = directory
+        self.epoch = ""
+        self.statistics = WriterStatistics()
+        self.has_spare = False
+        """The file of the next segment is there, with its bytes reserved."""
+        self.is_full = False
+        """There is no room for it."""
+        self.slack_bytes = min(_SLACK_BYTES_MAX, segment_bytes)
+        """A segment may grow beyond its size by one turn's appends, and by acks while there is no room for another."""
+        self._reserved_bytes = segment_bytes + self.slack_bytes
+        self._tell = tell  # says that all has been written, before it is synced
+
+    def carry_out(self, work: Work) -> None:
+        """All of `work`. Raises OSError, and then nothing more may be written."""
+        files = self.files
+        created = False
+        before: Segment | None = None
+        for segment, parts in work.chunks:
+            if before is not None:  # or a power cut could leave a torn segment that is not the last
+                files.sync(before.file)
+            if segment.file < 0:
+                segment.file = self._create(segment)
+                created = True
+            files.write(segment.file, b"".join(parts))
+            before = segment
+        work.in_file = True
+        if work.written:
+            self._tell()
+        if before is not None:
+            files.sync(before.file)
+        if created:
+            files.sync_directory(self.directory)
+        if work.seal or work.checkpoint or work.spare_wanted:
+            self._keep_house(work)
+
+    def _keep_house(self, work: Work) -> None:
+        """What may be put off where there is no room for it: nothing is lost by that."""
+        for segment in work.seal:
+            if self._seal(segment):
+                work.sealed.append(segment)
+        if work.checkpoint and self._save(work.checkpoint):
+            for segment in work.released:
+                self._delete(segment)
+        elif work.checkpoint:
+            work.checkpoint = None
+        if work.spare_wanted:
+            self.make_spare()
+
+    def _create(self, segment: Segment) -> int:
+        if not self.has_spare:
+            return self.files.create(segment.path)
+        self.files.replace(self.directory / SPARE_NAME, segment.path)
+        self.has_spare = False
+        return self.files.open(segment.path, append=True)
+
+    def make_spare(self) -> None:
+        """Reserve the room of the segment after this one, so that what was accepted is never without."""
+        path = self.directory / SPARE_NAME
+        if self.has_spare:
+            return
+        try:
+            if path.exists():
+                self.files.unlink(path)
+            file = self.files.create(path)
+            try:
+                self.files.reserve(file, self._reserved_bytes)
+            finally:
+                self.files.close(file)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            if path.exists():
+                self.files.unlink(path)
+            self.is_full = True
+            return
+        self.has_spare, self.is_full = True, False
+
+    def reopen(self, active: Segment) -> None:
+        """At the start: reserve what the active segment may still take, and the room of the next."""
+        try:
+            self.files.reserve(active.file, self._reserved_bytes)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            self.is_full = True
+            return
+        self.make_spare()
+
+    def put_to_rest(self, active: Segment) -> None:
+        """At the end: give back what was reserved. Where that fails it stays reserved, and nothing else."""
+        with suppress(OSError):
+            if active.file >= 0:
+                self.files.truncate(active.file, active.size)
+            if self.has_spare:
+                self.files.unlink(self.directory / SPARE_NAME)
+                self.has_spare = False
+
+    def _seal(self, segment: Segment) -> bool:
+        try:
+            self.files.truncate(segment.file, segment.size)  # to the size it has: gives back what was reserved
+            hint.write(self.files, segment, segment.growing, self.epoch, segment.end)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            _log.warning("no room for a hint file; it is tried again", segment=str(segment.path))
+            return False
+        self.files.close(segment.file)
+        segment.file = -1
+        self.statistics.hints_written += 1
+        return True
+
+    def _save(self, checkpoint: Checkpoint) -> bool:
+        try:
+            checkpoints.save(self.files, self.directory, checkpoint)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            _log.warning("no room for a checkpoint; it is tried again", directory=str(self.directory))
+            self.statistics.checkpoints_postponed += 1
+            return False
+        self.statistics.checkpoints += 1
+        return True
+
+    def _delete(self, segment: Segment) -> None:
+        """A segment in which nothing is due to anybody."""
+        if segment.file >= 0:
+            self.files.close(segment.file)
+            segment.file = -1
+        self.files.unlink(segment.path)
+        path = hint.path_of(segment.path)
+        if path.exists():
+            self.files.unlink(path)
+        self.statistics.segments_released += 1
