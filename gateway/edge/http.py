@@ -168,17 +168,19 @@ class HttpConnection:
             return
         self._pending = None
         keep_alive = request.keep_alive and not self.closing
-        self.stream.offer(
-            wire.encode_response(
-                response,
-                self._watchdog.date,
-                keep_alive=keep_alive,
-                head_only=request.method == "HEAD",
-                http_1_0=request.version == "1.0",
-                origin=request.origin,
-            ),
-            response.sent,
+        head_only = request.method == "HEAD"
+        data = wire.encode_response(
+            response,
+            self._watchdog.date,
+            keep_alive=keep_alive,
+            head_only=head_only,
+            http_1_0=request.version == "1.0",
+            origin=request.origin,
         )
+        if response.parts and not head_only:
+            self.stream.offer_parts([data, *response.parts], response.sent)
+        else:
+            self.stream.offer(data, response.sent)
         self._set_deadline()
         if not keep_alive:
             self._end()

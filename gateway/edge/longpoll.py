@@ -8,7 +8,7 @@ stays leased to it, under a name that only its client was told, until it is sett
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
 import attrs
@@ -73,7 +73,7 @@ _decode_pull = msgspec.json.Decoder(PullBody).decode
 _decode_settle = msgspec.json.Decoder(SettleBody).decode
 
 
-Encode = Callable[[str, Delivery], bytes]
+Encode = Callable[[str, Delivery], Sequence[bytes | memoryview]]
 """The body of an answer, of the lease's name and what it gives; an empty delivery where nothing came in time."""
 Refuse = Callable[[GatewayError], Response]
 
@@ -191,7 +191,7 @@ class LongPoll:
         self._wheel.discard(waiting)
         waiting.answered = True
         self._leases[waiting.lease] = waiting.consumer
-        response = Response(200, waiting.encode(waiting.lease, delivery))
+        response = Response(200, parts=waiting.encode(waiting.lease, delivery))
 
         def sent() -> None:
             waiting.connection.on_abandoned.pop(waiting, None)
@@ -204,7 +204,7 @@ class LongPoll:
         """Nothing came in time: an empty list. Something that is being read from the disk is still waited for."""
         if waiting.consumer is not None and waiting.consumer.in_flight:
             return
-        self._finish(waiting, Response(200, waiting.encode(waiting.lease, Delivery("", 0))))
+        self._finish(waiting, Response(200, parts=waiting.encode(waiting.lease, Delivery("", 0))))
 
     def _released(self, waiting: _Waiting) -> None:
         """It holds nothing any more. Where that comes before its answer, reading that took too long for its lease."""

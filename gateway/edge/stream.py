@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import trio
@@ -22,6 +22,9 @@ _SEND_BYTES: Final = 256 * 1024
 """At most this much is offered to the kernel at once, so that one large answer does not hold the run loop."""
 
 _FULL: Final = 0.9
+
+_GATHERED_MAX: Final = 32
+_GATHERED_BYTES_MIN: Final = 8 * 1024
 
 Sent = Callable[[], None]
 
@@ -60,6 +63,11 @@ class Unsent:
             stream.abort()
 
 
+def _gathers(parts: int, size: int) -> bool:
+    """Whether the kernel gathers these parts sooner than they are joined: each of them costs it about 100 ns."""
+    return 1 < parts <= _GATHERED_MAX and _GATHERED_BYTES_MIN <= size <= _SEND_BYTES
+
+
 class OutboxStream(trio.abc.Stream):
     """A connected, non-blocking TCP socket. The sender runs in `nursery` when one is needed."""
 
@@ -75,6 +83,8 @@ class OutboxStream(trio.abc.Stream):
         self._more = False
         self._broken = False
         self._closed = False
+        self.gathered_bytes = 0
+        """Bytes that the kernel took from where they were stored."""
         self.unsent = 0
         """Bytes that wait for the socket."""
         self.progress_at = trio.current_time()
@@ -140,9 +150,35 @@ class OutboxStream(trio.abc.Stream):
             if sent is not None:
                 sent()
             return
-        self._outbox.append((memoryview(data)[taken:], sent))
+        self._leave(memoryview(data)[taken:], sent)
+
+    def offer_parts(self, parts: Sequence[bytes | memoryview], sent: Sent | None = None) -> None:
+        """The same for what lies in several places, such as slices of a mapped file: the kernel gathers it, uncopied.
+
+        Small or scattered parts are joined: a gathering of many costs more than a copy. So is what the kernel leaves.
+        """
+        size = sum(map(len, parts))
+        if self._outbox or self._closed or self._broken or not _gathers(len(parts), size):
+            self.offer(b"".join(parts), sent)
+            return
+        try:
+            taken = self._sock.sendmsg(parts)
+        except BlockingIOError:
+            taken = 0
+        except OSError:
+            self._break()
+            return
+        self.gathered_bytes += taken
+        if taken < size:
+            self._leave(memoryview(b"".join(parts))[taken:], sent)
+        elif sent is not None:
+            sent()
+
+    def _leave(self, rest: memoryview, sent: Sent | None) -> None:
+        """What the kernel did not take waits for the sender."""
+        self._outbox.append((rest, sent))
         self.progress_at = trio.current_time()
-        self._count(len(data) - taken)
+        self._count(len(rest))
         if not self._sending and not self._closed:
             self._sending = True
             self._nursery.start_soon(self._send_outbox)

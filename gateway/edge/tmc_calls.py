@@ -154,13 +154,13 @@ class Calls:
             on_forgotten=partial(self._forget, call.subscription),
         )
 
-    def _encode_consumed(self, call: Call, lease: str, delivery: Delivery) -> bytes:
+    def _encode_consumed(self, call: Call, lease: str, delivery: Delivery) -> list[bytes]:
         messages = [decode_pushed(body) for body in split_bodies(delivery.bodies)]
         if messages:
             held = self._held.setdefault(call.subscription, {})
             held.update((message.position, lease) for message in messages)
         shown = {"messages": {"tmc_message": [show(message) for message in messages]}}
-        return top.encode_answer(call.method, shown, call.request_id)
+        return [top.encode_answer(call.method, shown, call.request_id)]
 
     def _forget(self, name: str, lease: str) -> None:
         """A consumed delivery is settled, or its leases have run out."""

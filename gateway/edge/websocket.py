@@ -35,7 +35,7 @@ from gateway.model import NAME_BYTES_MAX, Batch, Delivery, Settlement, Verb
 from gateway.wire import push_v1
 from gateway.wire.http import Request
 from gateway.wire.push_v1 import BadOperationError
-from gateway.wire.websocket import PING_FRAME, close_frame, text_frame
+from gateway.wire.websocket import PING_FRAME, close_frame, text_frame, text_front
 
 _log = structlog.get_logger("gateway.websocket")
 ABNORMAL: Final = 1006
@@ -339,15 +339,16 @@ class Session:
         """Say an error that answers nothing."""
         self._offer(push_v1.encode_error(error))
 
-    def _encode(self, delivery: Delivery) -> bytes:
-        """A delivery as one frame, or several in one piece."""
-        return text_frame(push_v1.encode_messages(delivery))
+    def _encode(self, delivery: Delivery) -> list[bytes | memoryview]:
+        """A delivery as the parts of one frame, or of several."""
+        parts = push_v1.encode_messages(delivery)
+        return [text_front(sum(map(len, parts))), *parts]
 
     def _deliver(self, feed: Feed, delivery: Delivery) -> None:
         """A consumer's `send`; the leases begin when the kernel has it all."""
-        frame = self._encode(delivery)
-        feed.deliver(delivery, len(frame))
-        self._stream.offer(frame, partial(self._handed, feed, delivery))
+        parts = self._encode(delivery)
+        feed.deliver(delivery, sum(map(len, parts)))
+        self._stream.offer_parts(parts, partial(self._handed, feed, delivery))
         if self._stream.unsent:
             self._block()
 

@@ -8,7 +8,7 @@ spaces in header names.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final, Protocol
 
@@ -240,16 +240,23 @@ _JSON_HEAD: Final = b"content-type: application/json\r\ncontent-length: %d\r\n"
 
 
 class Response:
-    """A status, headers (without length, date and connection, which are added) and a body."""
+    """A status, headers (without length, date and connection, which are added) and a body, whole or in parts."""
 
-    __slots__ = ("body", "headers", "sent", "status")
+    __slots__ = ("body", "headers", "parts", "sent", "status")
 
     sent: Callable[[], None] | None
     """Called once the kernel has taken the last byte."""
 
-    def __init__(self, status: int, body: bytes = b"", headers: list[tuple[bytes, bytes]] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        body: bytes = b"",
+        headers: list[tuple[bytes, bytes]] | None = None,
+        parts: Sequence[bytes | memoryview] = (),
+    ) -> None:
         self.status = status
         self.body = body
+        self.parts = parts
         self.headers = headers  # None: the body is JSON
         self.sent = None
 
@@ -263,18 +270,21 @@ def encode_response(
     http_1_0: bool = False,
     origin: bytes | None = None,
 ) -> bytes:
-    """The whole response. `head_only`: to HEAD, with the length the body would have. `date`: as RFC 9110 §6.6.1.
+    """The whole response, but for a body in parts. `head_only`: to HEAD, with the length the body would have.
+
+    `date`: as RFC 9110 §6.6.1.
 
     `origin`: of the web page that may read it.
     """
     status, body = response.status, response.body
+    size = len(body) + sum(map(len, response.parts)) if response.parts else len(body)
     out = b"%bdate: %b\r\n" % (_LINES[status], date)
     if response.headers is None:
-        out += _JSON_HEAD % len(body)
+        out += _JSON_HEAD % size
     else:
         out += b"".join(b"%b: %b\r\n" % header for header in response.headers)
         if status >= 200 and status not in (204, 304):
-            out += b"content-length: %d\r\n" % len(body)
+            out += b"content-length: %d\r\n" % size
     if origin is not None:
         out += b"access-control-allow-origin: %b\r\nvary: origin\r\n" % origin
     if not keep_alive:

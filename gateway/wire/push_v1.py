@@ -259,33 +259,28 @@ def results(items: Sequence[Stored | GatewayError | None]) -> list[dict[str, obj
     return out
 
 
-def encode_messages(delivery: Delivery) -> bytes:
-    """A delivery frame: a join of stored bytes, nothing is encoded again."""
-    return b"".join(
-        (
-            b'{"op":"messages","subscription":"',
-            delivery.subscription.encode("ascii"),
-            b'","lease_ms":%d,"messages":[' % delivery.lease_ms,
-            b",".join(delivery.bodies),
-            b'],"attempts":' + orjson.dumps(delivery.attempts) if delivery.attempts else b"]",
-            b"}",
-        )
-    )
+def encode_messages(delivery: Delivery) -> list[bytes | memoryview]:
+    """The parts of a delivery frame: stored bytes where they lie, and what stands around them."""
+    front = b'{"op":"messages","subscription":"%b","lease_ms":%d,"messages":['
+    attempts = b'],"attempts":%b}' % orjson.dumps(delivery.attempts) if delivery.attempts else b"]}"
+    return _around(front % (delivery.subscription.encode("ascii"), delivery.lease_ms), delivery.bodies, attempts)
 
 
-def encode_pulled(lease: str, delivery: Delivery) -> bytes:
-    """The answer to a pull (protocol.md §3)."""
-    return b"".join(
-        (
-            b'{"lease":"',
-            lease.encode("ascii"),
-            b'","lease_ms":%d,"messages":[' % delivery.lease_ms,
-            b",".join(delivery.bodies),
-            b'],"attempts":',
-            orjson.dumps(delivery.attempts),
-            b"}",
-        )
-    )
+def encode_pulled(lease: str, delivery: Delivery) -> list[bytes | memoryview]:
+    """The parts of the answer to a pull (protocol.md §3)."""
+    front = b'{"lease":"%b","lease_ms":%d,"messages":[' % (lease.encode("ascii"), delivery.lease_ms)
+    return _around(front, delivery.bodies, b'],"attempts":%b}' % orjson.dumps(delivery.attempts))
+
+
+def _around(front: bytes, bodies: Sequence[bytes | memoryview], end: bytes) -> list[bytes | memoryview]:
+    parts: list[bytes | memoryview] = [b","] * (2 * len(bodies) + 1)
+    parts[0] = front
+    parts[1::2] = bodies
+    if bodies:
+        parts[-1] = end
+    else:
+        parts.append(end)
+    return parts
 
 
 def encode_welcome(connection: str, node: str, heartbeat_s: float, limits: dict[str, int]) -> bytes:

@@ -18,22 +18,25 @@ PING_FRAME: Final = b"\x89\x00"
 
 def text_frame(payload: bytes) -> bytes:
     """One complete text frame. `payload` must be UTF-8; what the gateway builds always is."""
-    size = len(payload)
-    if size < 126:
-        return bytes((_FIN_TEXT, size)) + payload
-    if size < 65536:
-        return struct.pack(">BBH", _FIN_TEXT, 126, size) + payload
-    return struct.pack(">BBQ", _FIN_TEXT, 127, size) + payload
+    return _front(_FIN_TEXT, len(payload)) + payload
+
+
+def text_front(size: int) -> bytes:
+    """What stands before the `size` bytes of a text frame's payload."""
+    return _front(_FIN_TEXT, size)
 
 
 def binary_frame(payload: bytes) -> bytes:
     """One complete binary frame."""
-    size = len(payload)
+    return _front(_FIN_BINARY, len(payload)) + payload
+
+
+def _front(first: int, size: int) -> bytes:
     if size < 126:
-        return bytes((_FIN_BINARY, size)) + payload
+        return bytes((first, size))
     if size < 65536:
-        return struct.pack(">BBH", _FIN_BINARY, 126, size) + payload
-    return struct.pack(">BBQ", _FIN_BINARY, 127, size) + payload
+        return struct.pack(">BBH", first, 126, size)
+    return struct.pack(">BBQ", first, 127, size)
 
 
 def close_frame(code: int) -> bytes:

@@ -308,3 +308,33 @@ async def test_a_stream_that_is_itself_the_one_to_go_takes_no_more(nursery: trio
         assert (stream.unsent, together.bytes) == (0, 0)
         with pytest.raises(trio.ClosedResourceError):
             await stream.wait_drained()
+
+
+@pytest.mark.parametrize(("size", "count"), [(10, 3), (10_000, 3), (10_000, 100), (100_000, 5)])
+async def test_parts_are_sent_as_one_and_told_once(
+    stream: OutboxStream, peer: socket.socket, size: int, count: int
+) -> None:
+    parts: list[bytes | memoryview] = [memoryview(bytes([number % 256]) * size) for number in range(count)]
+    told: list[int] = []
+    stream.offer_parts(parts, lambda: told.append(1))
+    assert await read_all(peer, size * count) == b"".join(parts)
+    await stream.wait_drained()
+    assert told == [1]
+
+
+async def test_large_parts_are_gathered_by_the_kernel_and_small_ones_joined(
+    stream: OutboxStream, peer: socket.socket
+) -> None:
+    stream.offer_parts([b"x" * 100, b"y" * 100])
+    assert stream.gathered_bytes == 0
+    stream.offer_parts([b"x" * 10_000, b"y" * 10_000])
+    assert stream.gathered_bytes == 20_000
+    assert len(await read_all(peer, 20_200)) == 20_200
+
+
+async def test_parts_wait_behind_what_is_unsent(stream: OutboxStream, peer: socket.socket) -> None:
+    fill(stream)
+    unsent = stream.unsent
+    stream.offer_parts([b"a" * 10_000, b"b" * 10_000])
+    assert stream.unsent == unsent + 20_000
+    assert stream.gathered_bytes == 0

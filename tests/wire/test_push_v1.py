@@ -284,18 +284,18 @@ def delivery(attempts: Mapping[str, int] | None = None) -> Delivery:
 def test_a_delivery_is_a_join_of_the_stored_bytes() -> None:
     bodies = b'[{"position":1,"data": 1.0},{"position":2,"data":"\\u00e4"}]'
     start = b'{"op":"messages","subscription":"orders","lease_ms":30000,"messages":'
-    assert push_v1.encode_messages(delivery()) == start + bodies + b"}"
-    assert push_v1.encode_messages(delivery({"2": 3})) == start + bodies + b',"attempts":{"2":3}}'
+    assert b"".join(push_v1.encode_messages(delivery())) == start + bodies + b"}"
+    assert b"".join(push_v1.encode_messages(delivery({"2": 3}))) == start + bodies + b',"attempts":{"2":3}}'
 
 
 def test_the_answer_to_a_pull_names_lease_and_attempts() -> None:
-    assert orjson.loads(push_v1.encode_pulled("l-1", delivery({"2": 3}))) == {
+    assert orjson.loads(b"".join(push_v1.encode_pulled("l-1", delivery({"2": 3})))) == {
         "lease": "l-1",
         "lease_ms": 30000,
         "messages": [{"position": 1, "data": 1.0}, {"position": 2, "data": "\u00e4"}],
         "attempts": {"2": 3},
     }
-    assert orjson.loads(push_v1.encode_pulled("l-1", Delivery("", 0)))["messages"] == []
+    assert orjson.loads(b"".join(push_v1.encode_pulled("l-1", Delivery("", 0))))["messages"] == []
 
 
 @pytest.mark.parametrize(("heartbeat_s", "shown"), [(25.0, "25"), (0.5, "0.5")])
@@ -331,7 +331,7 @@ def test_a_delivery_keeps_its_bytes_up_to_the_sdk() -> None:
     made = Delivery("orders", 5)
     made.bodies = [b'{"position":1,"id":"i","topic":"a","time_ms":3,"data":{"x" : 1.0}}']
     made.attempts = {"1": 2}
-    frame = push_v1.decode_server(push_v1.encode_messages(made))
+    frame = push_v1.decode_server(b"".join(push_v1.encode_messages(made)))
     assert isinstance(frame, push_v1.Messages)
     assert (frame.subscription, frame.lease_ms, frame.attempts) == ("orders", 5, {"1": 2})
     assert bytes(frame.messages[0].data) == b'{"x" : 1.0}'
