@@ -420,6 +420,11 @@ class Subscription:
             else:
                 self._ready.add(piece)
 
+    def keep_damaged(self, piece: Slice) -> None:
+        """The same for what was on its way to the dead letters."""
+        self.in_flight -= len(piece)
+        self.damaged.append(piece)
+
     def give_back(self, piece: Slice, now: int, delay_ms: int, cause: str, reason: str) -> None:
         """Deliver `piece` again after a delay, or give it to the dead letters where its attempts are used up."""
         if self.deleted:

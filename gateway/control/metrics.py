@@ -305,6 +305,10 @@ def log_metrics(sources: Sources) -> Iterator[Metric]:
     yield counter(
         "gateway_log_released_segments", "Segments deleted because all in them was settled.", log.segments_released
     )
+    yield gauge("gateway_log_damaged_parts", "Parts of segments found damaged at the start.", log.damaged_parts)
+    yield counter(
+        "gateway_unreadable_messages", "Messages set aside because they could not be read.", log.damaged_messages
+    )
     yield gauge("gateway_bodies_bytes", "Message bodies kept in memory.", log.bodies_bytes)
     yield gauge("gateway_bodies_limit_bytes", "Message bodies that may be.", config.store.cache_bytes)
     yield counter("gateway_bodies_hits", "Bodies found in memory.", log.bodies_hits)

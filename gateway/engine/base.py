@@ -47,6 +47,10 @@ class EngineStatistics:
     checkpoints: int
     segments: int
     segments_released: int
+    damaged_parts: int
+    """Parts of the segments that were found damaged at the start."""
+    damaged_messages: int
+    """Messages that were to be delivered and could not be read."""
     bodies_bytes: int
     bodies_hits: int
     bodies_misses: int

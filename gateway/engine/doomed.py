@@ -6,10 +6,14 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+import structlog
+
 from gateway.broker.slice import Slice
 from gateway.broker.subscription import Doomed
 from gateway.engine.base import DeadLetter
-from gateway.engine.reader import Reader
+from gateway.engine.reader import LostMessagesError, Reader
+
+_log = structlog.get_logger("gateway.engine")
 
 _OVERHEAD_BYTES: Final = 500
 
@@ -40,8 +44,13 @@ class DoomedMessages:
             piece, rest = item.slice.cut(1) if len(item.slice) > 1 else (item.slice, None)
             if rest is not None:
                 self._doomed.appendleft(Doomed(item.subscription, rest, item.cause, item.reason, item.restarts))
-            letters.append(await self._letter(item, piece))
-            self.bytes_out += size_of(letters[-1])
+            try:
+                letters.append(await self._letter(item, piece))
+            except LostMessagesError as lost:
+                _log.error("a dead letter cannot be read; it is set aside", error=str(lost))
+                item.subscription.keep_damaged(piece)
+            else:
+                self.bytes_out += size_of(letters[-1])
         return letters
 
     def bury(self, letter: DeadLetter) -> None:

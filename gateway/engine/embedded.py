@@ -478,6 +478,8 @@ class EmbeddedEngine:
             checkpoints=log.writer.statistics.checkpoints,
             segments=len(log.segments),
             segments_released=log.writer.statistics.segments_released,
+            damaged_parts=log.statistics.damaged_parts,
+            damaged_messages=self._deliveries.lost,
             bodies_bytes=log.recent.size,
             bodies_hits=log.recent.hits,
             bodies_misses=log.recent.misses,

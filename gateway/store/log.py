@@ -63,6 +63,7 @@ class LogStatistics:
     bytes: int = 0
     commit_seconds: float = 0.0
     cut_bytes: int = 0
+    damaged_parts: int = 0
 
 
 class Log:
@@ -129,6 +130,7 @@ class Log:
         self.segments = found.segments
         self._next_base = found.next_base
         self.statistics.cut_bytes = found.cut_bytes
+        self.statistics.damaged_parts = len(found.lost)
         return found
 
     def start(self) -> None:

@@ -198,3 +198,20 @@ async def test_a_segment_that_is_being_read_is_not_deleted(tmp_path: Path) -> No
         assert len(bodies_of(cold[1])) == 3
         await gateway.seal()
         assert not (tmp_path / segment_name(1)).exists()
+
+
+async def test_what_cannot_be_read_is_set_aside_and_all_else_delivered(tmp_path: Path) -> None:
+    disk = FaultyFiles()
+    async with driven(tmp_path, disk, cache_bytes=0) as gateway:
+        await gateway.subscribe()
+        await gateway.publish_many(2)
+        await gateway.publish_many(2)
+        client = gateway.attach(window=10)
+        disk.fail("read")
+        await gateway.deliver()
+        assert client.received == [3, 4]
+        assert gateway.engine.statistics().damaged_messages == 2
+        shown = gateway.statistics()
+        assert (shown.waiting, shown.in_flight) == (2, 2)
+    async with driven(tmp_path) as gateway:
+        assert await gateway.consume() == [1, 2, 3, 4]

@@ -152,3 +152,17 @@ async def test_dead_letters_are_taken_as_far_as_there_is_room_for_their_bodies(t
             found += len(letters)
         assert found == 20
         assert gateway.statistics().dead_lettered == 20
+
+
+async def test_a_dead_letter_that_cannot_be_read_is_set_aside_and_ends_nothing(tmp_path: Path) -> None:
+    disk = FaultyFiles()
+    async with driven(tmp_path, disk, cache_bytes=0) as gateway:
+        await gateway.subscribe(attempts_max=1)
+        gateway.attach()
+        await gateway.publish_many(2)
+        await gateway.deliver()
+        gateway.pass_time(30_000)
+        disk.fail("read", ever=True)
+        assert await gateway.engine.dead_letters() == []
+        shown = gateway.statistics()
+        assert (shown.waiting, shown.in_flight, shown.dead_lettered) == (2, 0, 0)
