@@ -54,7 +54,8 @@ def read_header(files: Files, path: Path) -> Header | None:
         data = read_front(files, file, path, HEADER_BYTES_MAX)
     finally:
         files.close(file)
-    if data and not data.startswith(records.MAGIC[: len(data)]) and records.MAGIC[4:] not in data[:8]:
+    written = data.strip(b"\0")  # a file may have grown before its data came
+    if written and not data.startswith(records.MAGIC[: len(data)]) and records.MAGIC[4:] not in data[:8]:
         raise StoreError(f"{path}: is not a segment of this store (it does not begin with PUSHLOG1); move it away")
     record = records.decode(data, len(records.MAGIC))
     if record is None or record.kind != Kind.HEADER or not data.startswith(records.MAGIC):
