@@ -15,6 +15,7 @@ circles; tests/test_house.py holds this map to the tree.
     5      flow/                         THE WAY, one stage a file: admit -> route -> append -> notify -> deliver
                                          -> settle -> redeliver, sweep
     5      auth/                         credentials and permissions: API keys, JWT -> principal; the audit log
+    5      trace/                        the recorder of every step, its query, and its export
     6      edge/                         sockets and nurseries: listener, http, websocket, longpoll, tmc
     6      source/                       upstreams that it watches by itself: a PostgreSQL outbox, a file of JSON lines
     7      control/                      the control plane: Starlette app and metrics, over the edge's HTTP code

@@ -56,6 +56,10 @@ from gateway.model import Batch
 from gateway.source.build import build
 from gateway.source.intake import Intake
 from gateway.source.watch import Watch
+from gateway.steps import UNTRACED
+from gateway.trace.files import directory_of
+from gateway.trace.query import Query
+from gateway.trace.recorder import Recorder
 from gateway.wire.http import encode_response, error_response
 
 _log = structlog.get_logger("gateway.node")
@@ -73,23 +77,25 @@ class Node:
         self.ready = trio.Event()
         self.draining = False
         self.clock = Clock()
-        self.engine = engine = EmbeddedEngine(config, self.clock)
+        self.recorder = self._recorder()
+        steps = self.recorder.steps if self.recorder else UNTRACED
+        self.engine = engine = EmbeddedEngine(config, self.clock, steps=steps)
 
         # the way, from its end to its beginning
         self.append = Append(engine, items_max, self.clock)
         self.route = Route(engine, items_max, self.append.ring)
-        self.pipelines = Pipelines(config, self.route.ring)
+        self.pipelines = Pipelines(config, self.route.ring, steps)
         way_on = self.pipelines if config.pipeline else self.route.ring
-        self.admit = Admit(config.limits, config.ring, way_on)
+        self.admit = Admit(config.limits, config.ring, way_on, steps)
         self.disk = DiskMarks(config.store.directory, config.disk)
         self.quotas = Quotas(config.quota)
         self.admit.doors.append(self.disk.check)
         if self.quotas:
             self.admit.doors.append(self.quotas.check)
-        self.notify = Notify(engine)
+        self.notify = Notify(engine, steps)
         self.deliver = Deliver(engine, self.clock)
         self.settle = Settle(engine, items_max, self.clock)
-        self.redeliver = Redeliver(engine, config.deliver.tick_ms, self.clock, self.admit.submit)
+        self.redeliver = Redeliver(engine, config.deliver.tick_ms, self.clock, self.admit.submit, steps)
         self.sweep = Sweep(engine, config.deliver.sweep_ms, self.clock)
 
         # who may do what
@@ -130,14 +136,24 @@ class Node:
     async def run(self) -> None:
         """From opening the store to its last sync. Raises ConfigError, StoreLockedError or StoreError."""
         self.access.load()
+        if self.recorder:
+            await self.recorder.open()
         await self.engine.open()
         try:
+            if self.recorder:
+                self.recorder.started(self.engine.epoch, *self.engine.kept)
             await self._run()
         finally:
             for listener in self._listeners:
                 listener.close()
             with trio.CancelScope(shield=True):
                 await self.engine.aclose()
+                if self.recorder:
+                    await self.recorder.aclose()
+
+    def _recorder(self) -> Recorder | None:
+        config = self.config
+        return Recorder(config.trace, directory_of(config), self.name, self.clock) if config.trace.enabled else None
 
     async def _run(self) -> None:
         config = self.config
@@ -199,6 +215,8 @@ class Node:
             flow.start_soon(self.watch.run)
             if tmc is not None:
                 await tmc.open()
+            if self.recorder:
+                flow.start_soon(self.recorder.run)
             edges.start_soon(data.run, serve_data)
             edges.start_soon(control.run, serve_control)
             self.ready.set()
@@ -264,6 +282,8 @@ class Node:
             access=self.access,
             audit=self.audit,
             guard=guard,
+            query=Query(self.engine, self.recorder),
+            recorder=self.recorder,
             not_ready=lambda: self.admit.closed.message if self.admit.closed else None,
         )
 

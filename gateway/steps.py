@@ -36,11 +36,11 @@ class Steps(Protocol):
     def handed(self, delivery: Delivery) -> None:
         """The socket has a delivery: its leases begin. Before the leases count this attempt."""
 
-    def settled(self, subscription: str, cause: int, messages: int, ranges: Ranges, who: str) -> None:
-        """So many of its messages inside `ranges` are over. `cause`: acked (1), expired (2), dead-lettered (3)."""
+    def settled(self, subscription: str, positions: Sequence[Position], cause: int) -> None:
+        """They are over for the subscription. `cause`: acked (1), expired (2), dead-lettered (3)."""
 
-    def extended(self, subscription: str, messages: int, ranges: Ranges, who: str, until_ms: int) -> None:
-        """Leases inside `ranges` go on."""
+    def extended(self, subscription: str, positions: Sequence[Position], until_ms: int) -> None:
+        """Their leases go on."""
 
     def returned(
         self, subscription: str, positions: Sequence[Position], attempts: int, cause: str, reason: str, due_ms: int
@@ -53,12 +53,15 @@ class Steps(Protocol):
     def dead_lettered(self, subscription: str, original: Position, position: Position, topic: str) -> None:
         """The dead letter of `original` is stored at `position`."""
 
-    def redriven(self, subscription: str, original: Position, position: Position) -> None:
-        """The dead letter at `original` goes back to the subscription: at `position`, the same where it is not new."""
+    def redriven(self, subscription: str, ranges: Ranges) -> None:
+        """Its dead letters inside `ranges` are due once more, where they are."""
+
+    def sought(self, subscription: str, position: Position) -> None:
+        """It reads on from `position`: what is behind that is due, once more where it was settled; no other is."""
 
     # subscriptions
     def routed(self, subscription: str, ranges: Ranges, why: str) -> None:
-        """Stored messages are the subscription's too, or again: `backfill`, `seek`."""
+        """Older messages are the subscription's too: `backfill`."""
 
     def changed(self, subscription: str, what: str) -> None:
         """Something that holds for all the subscription's messages: `paused`, `resumed`, `deleted`."""
@@ -82,10 +85,10 @@ class Untraced:
     def handed(self, delivery: Delivery) -> None:
         pass
 
-    def settled(self, subscription: str, cause: int, messages: int, ranges: Ranges, who: str) -> None:
+    def settled(self, subscription: str, positions: Sequence[Position], cause: int) -> None:
         pass
 
-    def extended(self, subscription: str, messages: int, ranges: Ranges, who: str, until_ms: int) -> None:
+    def extended(self, subscription: str, positions: Sequence[Position], until_ms: int) -> None:
         pass
 
     def returned(
@@ -99,7 +102,10 @@ class Untraced:
     def dead_lettered(self, subscription: str, original: Position, position: Position, topic: str) -> None:
         pass
 
-    def redriven(self, subscription: str, original: Position, position: Position) -> None:
+    def redriven(self, subscription: str, ranges: Ranges) -> None:
+        pass
+
+    def sought(self, subscription: str, position: Position) -> None:
         pass
 
     def routed(self, subscription: str, ranges: Ranges, why: str) -> None:

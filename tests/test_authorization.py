@@ -57,6 +57,8 @@ CONTROL: Final[dict[str, frozenset[str] | None]] = {
     "redriveSubscription": frozenset({"admin of shop", "operator"}),
     "listConnections": frozenset({"viewer", "operator"}),
     "closeConnection": frozenset({"operator"}),
+    "getMessage": frozenset({"operator"}),  # a payload, of whatever topic
+    "getMessageTrace": frozenset({"viewer", "operator"}),
 }
 DATA: Final[dict[str, frozenset[str]]] = {
     "publish": frozenset({"publisher"}),

@@ -16,6 +16,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -216,7 +217,10 @@ def test_the_python_snippet_publishes_and_receives(running: GatewayProcess) -> N
     acked = running.statistics("orders")["acked"]
     [program] = snippets("python")
     command = [sys.executable, "-W", "error", "-c", addressed(program, running)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # also where these tests run in the background
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hears
+    ) as process:
         try:
             assert "trade.order.paid {'order': 18, 'amount': 3}" in read_a_line(process, "trade")
             wait_until_acked(running, acked + 1)

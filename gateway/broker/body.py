@@ -39,3 +39,11 @@ def compose(message: Message, position: int, epoch: str, time_ms: int) -> bytes:
 def own_id(epoch: str, position: int) -> str:
     """The id that the gateway gives where the producer gave none."""
     return f"{epoch}-{position}"
+
+
+def own_position(epoch: str, message_id: str) -> int | None:
+    """The position that an id of the gateway's own says; None where it is not one of this epoch."""
+    begin, _, digits = message_id.rpartition("-")
+    if begin == epoch and digits.isascii() and digits.isdigit() and len(digits) < 17 and digits[0] != "0":
+        return int(digits)
+    return None

@@ -344,7 +344,9 @@ class Subscription:
             case Verb.TERM:
                 self._doom(piece, "term", settle.reason)
             case Verb.EXTEND:
-                self._lease_again(consumer, piece, now + min(settle.lease_ms or self.settings.lease_ms, LEASE_MS_MAX))
+                until_ms = now + min(settle.lease_ms or self.settings.lease_ms, LEASE_MS_MAX)
+                self.steps.extended(self.name, piece.positions, until_ms)
+                self._lease_again(consumer, piece, until_ms)
 
     def _let_go(self, lease: Lease) -> None:
         self._clockwork.discard(lease)
@@ -362,6 +364,7 @@ class Subscription:
             self.news[before:] = [Settled(self, cause, sum(map(len, pieces)), normalise(ranges))]
 
     def _settle(self, piece: Slice, cause: Cause) -> None:
+        self.steps.settled(self.name, piece.positions, cause)
         ranges = [(piece.span_low, piece.last)]
         if cause is Cause.DEAD_LETTERED:  # what others had settled between is not to be redriven
             ranges = list(self.settled.gaps(piece.span_low, piece.last))

@@ -13,6 +13,7 @@ pub` does not load a server. What goes wrong ends in `exits`, which turns it int
     key             key create, list, revoke
     token           token create, check
     permission      permission diff
+    trace           trace ID, trace export
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "key": ("gateway.cli.key:key", "Create, list and revoke API keys."),
     "token": ("gateway.cli.token:token", "Create and check JSON Web Tokens."),
     "permission": ("gateway.cli.permission:permission", "Preview a change of permissions."),
+    "trace": ("gateway.cli.trace:trace", "Show what happened to a message, or export it all."),
     "bench": ("gateway.bench.cli:bench", "Measure a gateway: throughput, latency, memory."),
     "genconfig": ("gateway.cli.configuration:genconfig", "Print a configuration file with every default, explained."),
     "checkconfig": ("gateway.cli.configuration:checkconfig", "Check a configuration file without running it."),

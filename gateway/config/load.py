@@ -166,6 +166,11 @@ def _check_relations(config: Config) -> None:
     """Settings that contradict each other are named together."""
     rules: list[tuple[bool, str]] = [
         (
+            2 * config.trace.segment_bytes <= config.trace.retention_bytes,
+            "trace.segment_bytes is more than half of trace.retention_bytes: a file goes as a whole, and nearly all of "
+            "the trace with it; lower the first or raise the second",
+        ),
+        (
             config.limits.payload_bytes_max <= config.limits.batch_bytes_max,
             "limits.payload_bytes_max is larger than limits.batch_bytes_max: raise the second",
         ),

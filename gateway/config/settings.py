@@ -171,6 +171,33 @@ class Pull:
 
 
 @attrs.frozen(kw_only=True)
+class Trace:
+    """What happened to every message, kept for a while beside the store."""
+
+    enabled: bool = setting(True, "Keep a trace.")
+    directory: str = setting("", "Directory of the trace; empty: `trace` in the store's. One process a directory.")
+    segment_bytes: int = setting(
+        16 * MIB, "Size at which a file of the trace is sealed; it is deleted as a whole.", 64 * KIB, 2**30
+    )
+    retention_bytes: int = setting(
+        1024 * MIB,
+        "Beyond this the oldest files are deleted; a million messages take 1 MiB in batches, 14 one by one.",
+        MIB,
+        2**50,
+    )
+    retention_s: int = setting(7 * 86400, "Files whose last event is older are deleted: 7 days.", 60, 10 * 365 * 86400)
+    buffer_bytes_max: int = setting(
+        4 * MIB, "Events that may wait to be written; beyond it they are dropped and counted.", 64 * KIB, 2**30
+    )
+    flush_ms: int = setting(
+        100, "Events are written this long after the first that waits; a killed gateway loses so much.", 1, 60_000
+    )
+    export_file: str = setting("", "Write the trace as JSON lines to this file too; empty: do not.")
+    export_bytes_max: int = setting(64 * MIB, "Size at which that file is renamed to FILE.1.", 64 * KIB, 2**40)
+    export_files_max: int = setting(5, "How many of those files are kept, the current one included.", 1, 1000)
+
+
+@attrs.frozen(kw_only=True)
 class Deliver:
     """The push side."""
 
@@ -519,6 +546,7 @@ class Config:
     ring: Ring = attrs.field(factory=Ring)
     websocket: WebSocket = attrs.field(factory=WebSocket)
     pull: Pull = attrs.field(factory=Pull)
+    trace: Trace = attrs.field(factory=Trace)
     deliver: Deliver = attrs.field(factory=Deliver)
     flow: Flow = attrs.field(factory=Flow)
     auth: Auth = attrs.field(factory=Auth)

@@ -20,6 +20,7 @@ from gateway.control import asgi
 from gateway.control.call import Call, Right, error
 from gateway.control.connections import ConnectionCalls
 from gateway.control.health import HealthCalls
+from gateway.control.messages import MessageCalls
 from gateway.control.metrics import MetricsCall
 from gateway.control.openapi import OpenApi
 from gateway.control.sources import Sources
@@ -34,7 +35,13 @@ class ControlPlane:
     """Stands behind every connection of the control listener."""
 
     def __init__(self, sources: Sources) -> None:
-        rooms = (SubscriptionCalls(sources), ConnectionCalls(sources), HealthCalls(sources), MetricsCall(sources))
+        rooms = (
+            SubscriptionCalls(sources),
+            ConnectionCalls(sources),
+            MessageCalls(sources),
+            HealthCalls(sources),
+            MetricsCall(sources),
+        )
         self.calls = OpenApi(call for room in rooms for call in room.calls()).calls
         guard = sources.guard
         by_path = groupby(sorted(self.calls, key=lambda call: call.path), key=lambda call: call.path)

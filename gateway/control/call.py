@@ -62,6 +62,8 @@ class Call:
     body: Schema | None = None
     query: tuple[str, ...] = ()
     """Names of required query parameters, described in `schemas.PARAMETERS`."""
+    options: tuple[str, ...] = ()
+    """Names of those that may be left out."""
     answers: tuple[Answer, ...]
     errors: tuple[str, ...] = ()
     respond: Respond

@@ -34,6 +34,7 @@ from gateway.errors import TABLE
 from gateway.flow.ring import SIZES, Ring, RingStatistics
 from gateway.model import SubscriptionView
 from gateway.source.base import State
+from gateway.trace.recorder import Recorder
 
 SUBSCRIPTIONS_MAX: Final = 1000
 """Subscriptions shown one by one, by name; a dozen series each, and a monitoring system pays for every one."""
@@ -97,6 +98,8 @@ class MetricsCall:
         yield from filter_metrics(sources, {view.name for view in views})
         yield from flow_metrics(sources)
         yield from log_metrics(sources)
+        if sources.recorder is not None:
+            yield from trace_metrics(sources.recorder)
         yield from edge_metrics(sources)
         yield from auth_metrics(sources)
         yield from flow_control_metrics(sources)
@@ -320,6 +323,17 @@ def log_metrics(sources: Sources) -> Iterator[Metric]:
     yield counter("gateway_inflight_settled_messages", "Messages settled, by where their lease was.", settled, "tier")
     yield gauge("gateway_dedup_ids", "Message ids remembered.", log.dedup_ids)
     yield gauge("gateway_dedup_limit_ids", "Message ids that may be.", config.limits.dedup_ids_max)
+
+
+def trace_metrics(recorder: Recorder) -> Iterator[Metric]:
+    """The log of what happened to every message."""
+    trace = recorder.statistics()
+    yield counter("gateway_trace_events", "Events of the trace, each about a batch.", trace.events)
+    yield counter("gateway_trace_lost_events", "Events that found no room, or could not be written.", trace.lost)
+    yield counter("gateway_trace_written_bytes", "Bytes of the trace written.", trace.bytes)
+    yield gauge("gateway_trace_pending_bytes", "Bytes of the trace that wait to be written.", trace.pending_bytes)
+    yield gauge("gateway_trace_segments", "Files of the trace on the disk.", trace.segments)
+    yield gauge("gateway_trace_segments_bytes", "Bytes of them.", trace.segments_bytes)
 
 
 def edge_metrics(sources: Sources) -> Iterator[Metric]:

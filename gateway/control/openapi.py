@@ -81,9 +81,10 @@ def _operation(call: Call) -> Schema:
     operation: Schema = {"operationId": call.name, "summary": call.summary}
     if call.description:
         operation["description"] = call.description
-    if call.query:
+    named = [(name, True) for name in call.query] + [(name, False) for name in call.options]
+    if named:
         operation["parameters"] = [
-            {"name": name, "in": "query", "required": True, **PARAMETERS[name]} for name in call.query
+            {"name": name, "in": "query", "required": required, **PARAMETERS[name]} for name, required in named
         ]
     if call.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": call.body}}}

@@ -13,7 +13,7 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
-from gateway.control.call import Schema, ref
+from gateway.control.call import Schema, array, ref
 from gateway.control.health import Check, Health, Probe
 from gateway.edge.connections import ConnectionView
 from gateway.errors import TABLE
@@ -30,6 +30,7 @@ from gateway.model import (
     SubscriptionStatistics,
     Why,
 )
+from gateway.trace.timeline import STATES, TracedMessage, TraceStanding, TraceStep, TraceView
 
 _WORD: Final = "[A-Za-z0-9_-]+"
 TOPIC: Final = rf"^{_WORD}(\.{_WORD})*$"
@@ -148,6 +149,46 @@ _MORE: Final[dict[str, dict[str, Schema]]] = {
         "epoch": {"description": "Identity of this store's life."},
         "checks": {"description": "Each part by its name."},
     },
+    "TraceView": {
+        "id": {"description": "As it was asked for."},
+        "positions": {"description": "Where messages with this id are, or were."},
+        "messages": {"description": "The message, then its dead letters, or what it is the dead letter of."},
+        "refused": {"description": "What was refused under this id."},
+        "lost": {"description": "Events of that time that found no room; steps may be missing.", **_COUNT},
+        "since_ms": {"description": "How far the trace reaches back; null where it has nothing yet."},
+    },
+    "TracedMessage": {
+        "position": {"description": "Its place in the log.", **_COUNT},
+        "relation": {
+            "description": "What it is to the message that led here; empty for the one that was asked for.",
+            "enum": ["", "dead_letter", "original"],
+        },
+        "topic": {"description": "Its topic; null where that is not known any more."},
+        "traceparent": {"description": "Its producer's W3C trace context."},
+        "standing": {"description": "Where it stands now with each subscription it is routed to."},
+        "steps": {"description": "What happened, the oldest first."},
+    },
+    "TraceStanding": {
+        "subscription": {"description": "Its name."},
+        "state": {
+            "description": (
+                "`skipped`: a seek went past it. `settled`: it is over, and how is not in the trace. `deleted`: the "
+                "subscription is."
+            ),
+            "enum": sorted(STATES),
+        },
+        "since_ms": {"description": "Since when; null where that is not known."},
+    },
+    "TraceStep": {
+        "time_ms": {"description": "When, by the gateway's clock.", **_COUNT},
+        "step": {"description": "What happened."},
+        "subscription": {"description": "To which subscription's delivery."},
+        "who": {"description": "Who did it: a producer, a consumer, a stage."},
+        "why": {"description": "Topic, cause, reason or outcome."},
+        "attempt": {"description": "Which delivery it was, from 1."},
+        "until_ms": {"description": "How long that holds: the end of a lease, or of a pause."},
+        "other": {"description": "Position of the message it became, or came from."},
+    },
     "Check": {"detail": {"description": "Why it is not ok, and the mend; empty where it is."}},
 }
 
@@ -163,6 +204,7 @@ PARAMETERS: Final[dict[str, Schema]] = {
         "example": 1,
     },
     "connection": {"description": "Name of the connection, as the list shows it.", "schema": {"type": "string"}},
+    "id": {"description": "Id of the message: its producer's own, or the gateway's.", "schema": {"type": "string"}},
 }
 """What stands in paths and queries, by its name there."""
 
@@ -246,6 +288,16 @@ def _schemas() -> dict[str, Schema]:
         ),
         "Seek": _object({"to": {"description": "Where to read on.", "oneOf": _SEEK_TO}}, "A place in the log."),
         **dict(_served(SubscriptionStatistics, Sought, Redriven, Why, ConnectionView, Probe, Health, Check)),
+        **dict(_served(TraceView, TracedMessage, TraceStanding, TraceStep)),
+        "StoredMessage": _object(
+            {
+                "id": {"type": "string", "description": "As it was asked for."},
+                "position": {"type": "integer", "description": "Its place in the log.", **_COUNT},
+                "positions": {**array({"type": "integer"}), "description": "Where messages with this id are, or were."},
+                "message": {"type": "object", "description": "The message as it is delivered."},
+            },
+            "A message in the store.",
+        ),
         "Error": _object(
             {
                 "code": {"type": "string", "description": "For programs.", "enum": sorted(TABLE)},

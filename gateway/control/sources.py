@@ -28,6 +28,8 @@ from gateway.flow.redeliver import Redeliver
 from gateway.flow.route import Route
 from gateway.flow.settle import Settle
 from gateway.source.watch import Watch
+from gateway.trace.query import Query
+from gateway.trace.recorder import Recorder
 
 
 @attrs.frozen
@@ -59,5 +61,8 @@ class Sources:
     access: Access
     audit: Audit
     guard: Guard
+    query: Query
+    recorder: Recorder | None
+    """None where no trace is kept."""
     not_ready: Callable[[], str | None]
     """Why the node is not ready for traffic; None where it is."""

@@ -203,4 +203,18 @@ class Engine(Protocol):
     def bury(self, dead: DeadLetter, now: int) -> None:
         """Its dead letter is stored."""
 
+    # asking
+    @property
+    def kept(self) -> tuple[int, int]:
+        """[first, end) of the positions that are in the store and durable."""
+
+    async def read(self, position: int) -> bytes | None:
+        """The delivery JSON of the message at `position`; None where it is not, or no more, in the store."""
+
+    async def lookup(self, message_id: str) -> list[int]:
+        """Positions of stored messages with this id, ascending. May miss those with an id of their producer's."""
+
+    def standing(self, position: int) -> dict[str, bool] | None:
+        """Whether the message is settled, by the subscriptions it is routed to; None where it is not in the store."""
+
     def statistics(self) -> EngineStatistics: ...

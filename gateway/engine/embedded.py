@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 import trio
 
+from gateway.broker.body import own_position
 from gateway.broker.clockwork import TIERS, Clockwork
 from gateway.broker.dedup import Dedup
 from gateway.broker.lease import Consumer, Lease
@@ -31,25 +32,23 @@ from gateway.engine.history import matching, sources
 from gateway.engine.keeping import is_done_with
 from gateway.engine.longfilters import LongFilters
 from gateway.engine.past import sift_past
-from gateway.engine.reader import Reader
+from gateway.engine.reader import LostMessagesError, Reader
 from gateway.engine.routing import Router
 from gateway.engine.scratch import ScratchFile
 from gateway.engine.sieve import Rule
+from gateway.engine.standing import standing
 from gateway.engine.steering import Steering
 from gateway.engine.sweeping import Sweeping
 from gateway.errors import GatewayError, StoreError
 from gateway.kit.ranges import RangeSet, count, normalise
 from gateway.model import (
-    LEASE_MS_MAX,
     Batch,
     Delivery,
     SeekTo,
-    Settle,
     Settlement,
     Sought,
     SubscriptionSettings,
     SubscriptionView,
-    Verb,
     Why,
 )
 from gateway.steps import UNTRACED, Steps
@@ -206,6 +205,8 @@ class EmbeddedEngine:
         if subscription is None:
             subscription = self._catalogue.create(name, settings, self._log.end)
         else:
+            if settings.paused is not subscription.settings.paused:
+                self._steps.changed(name, "paused" if settings.paused else "resumed")
             self._steering.change(subscription, settings)
         body = subscription_record(subscription, settings)
         self._log.control(Kind.SUBSCRIPTION, body, number=subscription.number)
@@ -394,12 +395,10 @@ class EmbeddedEngine:
                 met, unknown = consumer.subscription.settle(consumer, settle, now, random())
                 settlement.counts[settle.verb] += met
                 settlement.unknown += unknown
-                if met and settle.verb is Verb.EXTEND:
-                    self._tell_extended(consumer, settle, met, now)
             else:
                 settlement.unknown += count(normalise(settle.ranges))
         if held and isinstance(consumer, Consumer):
-            self._write_news(consumer.subscription, now, consumer.label, lazy=settlement.done is None)
+            self._write_news(consumer.subscription, now, lazy=settlement.done is None)
             self._turns.mark(consumer.subscription)
             tell_released(consumer)
             if settlement.leaves:
@@ -429,19 +428,13 @@ class EmbeddedEngine:
             self._turns.mark(subscription)
         return self._clockwork.behind
 
-    def _tell_extended(self, consumer: Consumer, settle: Settle, met: int, now: int) -> None:
-        subscription = consumer.subscription
-        until_ms = now + min(settle.lease_ms or subscription.settings.lease_ms, LEASE_MS_MAX)
-        self._steps.extended(subscription.name, met, settle.ranges, consumer.label, until_ms)
-
-    def _write_news(self, subscription: Subscription, now: int, who: str = "", *, lazy: bool = True) -> None:
-        """Put what was settled into the log, and collect what must be dead-lettered. `who` had it settled."""
+    def _write_news(self, subscription: Subscription, now: int, *, lazy: bool = True) -> None:
+        """Put what was settled into the log, and collect what must be dead-lettered."""
         if subscription.news:
             self._begin(now)
             for settled in subscription.news:
                 body = records.encode_settle(settled.cause, settled.count, settled.ranges)
                 self._log.control(Kind.SETTLE, body, number=subscription.number, lazy=lazy)
-                self._steps.settled(subscription.name, settled.cause, settled.count, settled.ranges, who)
             subscription.news.clear()
         if subscription.doomed:
             for item in subscription.doomed:
@@ -464,6 +457,30 @@ class EmbeddedEngine:
         self._turns.mark(dead.handle.subscription)  # its key may go on
 
     # ----------------------------------------------------------------------------------------------- asking
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        return self._log.segments[0].base, self._log.durable_end
+
+    async def read(self, position: int) -> bytes | None:
+        if not self._holds(position):
+            return None
+        with self._pinned():
+            try:
+                return await self._reader.one(position)
+            except LostMessagesError:  # damaged, or merged away
+                return None
+
+    async def lookup(self, message_id: str) -> list[int]:
+        position = own_position(self._log.epoch, message_id)
+        return [position] if position is not None and 0 < position < self._log.durable_end else []
+
+    def standing(self, position: int) -> dict[str, bool] | None:
+        return standing(self._catalogue, self._log.segments, position) if self._holds(position) else None
+
+    def _holds(self, position: int) -> bool:
+        first, end = self.kept
+        return first <= position < end
 
     def statistics(self) -> EngineStatistics:
         log = self._log

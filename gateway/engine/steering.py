@@ -78,6 +78,7 @@ class Steering:
             sought = revisit.seek(subscription, position, self._log.segments)
             body = records.encode_seek(sought.position, sought.again, sought.skipped)
             self._log.control(Kind.SEEK, body, number=subscription.number)
+            subscription.steps.sought(subscription.name, sought.position)
         return sought
 
     def _find(self, to: SeekTo) -> int:
@@ -106,6 +107,7 @@ class Steering:
             if messages:
                 body = records.encode_redrive(messages, ranges)
                 self._log.control(Kind.REDRIVE, body, number=subscription.number)
+                subscription.steps.redriven(name, ranges)
             self._turns.mark(subscription)
             await trio.lowlevel.checkpoint()
         if redriven:

@@ -30,9 +30,10 @@ from gateway.store.small import NEIGHBOURS
 from gateway.store.writer import SPARE_NAME
 
 LOCK_NAME: Final = "lock"
+TRACE_NAME: Final = "trace"
 _SEGMENT: Final = re.compile(r"(\d{10})\.log")
 _OURS: Final = re.compile(r"\d{10}\.(?:hint|hint\.tmp|log\.tmp)")
-_NAMES: Final = (LOCK_NAME, SPARE_NAME, checkpoints.NAME, checkpoints.OLD_NAME, checkpoints.TEMPORARY_NAME)
+_NAMES: Final = (LOCK_NAME, TRACE_NAME, SPARE_NAME, checkpoints.NAME, checkpoints.OLD_NAME, checkpoints.TEMPORARY_NAME)
 _log = structlog.get_logger("gateway.store")
 
 
