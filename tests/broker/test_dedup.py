@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.broker.dedup import Dedup, digest
+from gateway.broker.dedup import RECORD_BYTES, Dedup, digest
+from gateway.kit.hashes import id_hash
 
 WINDOW_MS = 1000
 MARK = b"12345678"
@@ -63,6 +64,42 @@ def test_the_older_half_goes_first() -> None:
     for number in range(11):
         known.remember("a", str(number), number, MARK, 0)
     assert [known.find("a", str(number), 0) is None for number in range(11)] == [True] * 5 + [False] * 6
+
+
+@given(st.lists(st.tuples(st.integers(0, 30), st.booleans()), max_size=80))
+def test_keys_that_share_a_chain_are_kept_apart(steps: list[tuple[int, bool]]) -> None:
+    """As a dictionary: 62 keys in two chains."""
+    known, model = dedup(200), dict[bytes, tuple[int, bytes]]()
+    known._younger._mask = 1
+    for position, (number, odd) in enumerate(steps):
+        key = bytes([odd, 0, 0, 0, 0, 0, 0, 0]) + number.to_bytes(8, "little")
+        assert known.find_hashed(key, 0) == model.get(key)
+        if key not in model:
+            mark = position.to_bytes(8, "big")
+            known.remember_hashed(key, position, mark, 0)
+            model[key] = (position, mark)
+    assert len(known) == len(model)
+
+
+def test_what_recovery_knows_by_its_hash_is_known_by_its_name() -> None:
+    known = dedup()
+    known.remember_hashed(id_hash("trade.paid", "order-7"), 7, MARK, 5)
+    assert known.find("trade.paid", "order-7", 5) == (7, MARK)
+
+
+def test_a_hundred_thousand_ids_take_at_most_64_bytes_each_and_give_them_back() -> None:
+    known = dedup(400_000)
+    count = 100_000
+    for number in range(count):
+        known.remember("a", str(number), number, MARK, 0)
+    tables = known._younger._table
+    assert tables.extents * tables.extent_bytes <= count * RECORD_BYTES + tables.extent_bytes
+    assert known._younger._heads is not None
+    heads = len(known._younger._heads)
+    assert (tables.extents * tables.extent_bytes + heads) / count <= 64
+    assert known.find("a", str(count - 1), 0) == (count - 1, MARK)
+    known.turn(2 * WINDOW_MS)
+    assert (tables.extents, len(known)) == (0, 0)
 
 
 def test_a_long_pause_forgets_everything() -> None:
