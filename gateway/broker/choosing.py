@@ -76,9 +76,3 @@ class Takers:
             consumer.filed = (now, filing)
             heapq.heapreplace(heap, (now, filing, consumer))
         return None
-
-    def clear(self) -> None:
-        for consumer in self._takers:
-            consumer.filed = None
-        self._takers.clear()
-        self._heap.clear()

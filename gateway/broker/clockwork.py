@@ -9,8 +9,10 @@ waits for its socket.
 object. *File*: the same shelf, beyond its bound in bytes, over a mapped file. Nothing of this survives a restart: what
 was in somebody's hand waits again.
 
-Maps are lists of chunks. A dictionary of a million leases stops the world for 30 ms where it grows; a thousand of a
-thousand do not, and a chunk is what one step of `advance` works on. A step is bounded, a few milliseconds; who calls
+There is a bound on leases in the heap too: beyond it the oldest are moved before their time.
+
+Maps are lists of chunks. A dictionary of a million leases stops the world for 30 ms where it grows; thousands of a
+hundred do not, and a chunk is what one step of `advance` works on. A step is bounded, a few milliseconds; who calls
 lets others run between steps while `behind` says so.
 """
 
@@ -24,9 +26,10 @@ from gateway.broker.shelf import Pile, Shelf
 from gateway.broker.slice import Slice
 from gateway.kit.wheel import passed
 
-CHUNK_MAX: Final = 512
-STEP: Final = 512
-"""Records that one step makes due, ages or moves: at 2 to 8 us each, 4 ms at most."""
+CHUNK_MAX: Final = 128
+STEP: Final = 128
+"""Records that one step makes due, ages or moves: at 2 to 10 us each, about a millisecond."""
+HEAP_LEASES_MAX: Final = 200_000
 GENERATION_MS: Final = 5_000
 HANDING_MS: Final = 60_000
 TIERS: Final = ("heap", "direct", "file")
@@ -44,6 +47,7 @@ class Clockwork:
         shelf: Shelf[Keeper] | None = None,
         *,
         handing_ms: int = HANDING_MS,
+        heap_leases_max: int = HEAP_LEASES_MAX,
         generation_ms: int = GENERATION_MS,
     ) -> None:
         self.tick_ms = tick_ms
@@ -56,6 +60,7 @@ class Clockwork:
         """Have left, and held more than could be given back at once."""
         self._dropping: deque[Pile[Keeper]] = deque()
         self.settled = [0, 0, 0]  # messages, by the tier their lease was in
+        self._chunks_max = max(heap_leases_max // CHUNK_MAX, 1)
         self._generation = max(generation_ms // tick_ms, 1)  # in ticks
         self._due: dict[int, list[_Chunk]] = {}  # by tick
         self._maps: dict[int, list[_Chunk]] = {}  # by the tick at which they are turned over to the aging; three
@@ -147,6 +152,27 @@ class Clockwork:
                 into.extend(chunk for chunk in maps.pop(tick) if chunk)
         self.next_tick = last + 1
         self.shelf.turn(last)
+        self._age_early()
+
+    def _age_early(self) -> None:
+        """Where there are too many leases in the heap, age whole chunks before their map's turn, the oldest first."""
+        excess = -self._chunks_max
+        for maps in (self._due, self._maps):
+            excess += sum(len(chunks) - 1 for chunks in maps.values())
+        if excess <= 0:
+            return
+        oldest = [(self._maps, key) for key in sorted(self._maps)]
+        latest = [(self._due, key) for key in sorted(self._due, reverse=True)]
+        for maps, key in oldest + latest:
+            chunks = maps[key]
+            early = chunks[:excess]
+            del chunks[:excess]
+            if not chunks:
+                del maps[key]
+            self._aging.extend(chunk for chunk in early if chunk)
+            excess -= len(early)
+            if excess <= 0:
+                return
 
     def _age(self, chunk: _Chunk, due: list[Lease | Returned]) -> int:
         """Put leases on the shelf; those whose time has come meanwhile are due. How many records that made."""
@@ -156,6 +182,8 @@ class Clockwork:
             tick = lease.deadline_ms // self.tick_ms
             if tick < self.next_tick:
                 due.append(lease)
+            elif not lease.started:
+                self.add(lease, lease.deadline_ms)
             else:
                 lease.consumer.age(lease, self.shelf, tick)
         return max(len(self.shelf) - before, len(leases))

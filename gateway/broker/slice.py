@@ -11,16 +11,21 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 
+import msgspec
 
-class Slice:
-    """Consecutive messages of one subscription's queue, ascending, at least one."""
 
-    __slots__ = ("attempts", "positions", "span_low")
+class Slice(msgspec.Struct, eq=False, gc=False):
+    """Consecutive messages of one subscription's queue, ascending, at least one.
 
-    def __init__(self, positions: Sequence[int], span_low: int, attempts: int = 0) -> None:
-        self.positions = positions  # a range where they are contiguous in the log, else a list
-        self.span_low = span_low  # one past the last message of the queue before this slice
-        self.attempts = attempts  # deliveries so far
+    There may be a hundred thousand of them, so the garbage collector is not asked to visit any.
+    """
+
+    positions: Sequence[int]
+    """A range where they are contiguous in the log, else a list."""
+    span_low: int
+    """One past the last message of the queue before this slice."""
+    attempts: int = 0
+    """Deliveries so far."""
 
     def __len__(self) -> int:
         return len(self.positions)

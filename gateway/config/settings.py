@@ -209,7 +209,13 @@ class Deliver:
         256 * KIB, "Body bytes in one delivery frame; a single larger message goes alone.", KIB, 2**30
     )
     handing_ms: int = setting(
-        60_000, "A frame that its client's socket has not taken by then: its messages go to others.", 1000, 2**40
+        60_000,
+        "A frame that its client's socket has not taken by then goes to others; a longer lease is waited for.",
+        1000,
+        2**40,
+    )
+    heap_leases_max: int = setting(
+        200_000, "Leases kept as objects, 300 bytes each; beyond it the oldest are moved before their time.", 1, 2**31
     )
     direct_bytes_max: int = setting(
         64 * MIB,

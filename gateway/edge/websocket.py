@@ -350,6 +350,9 @@ class Session:
         feed.deliver(delivery, sum(map(len, parts)))
         self._stream.offer_parts(parts, partial(self._handed, feed, delivery))
         if self._stream.unsent:
+            served = self._feeds.pop(delivery.subscription, None)
+            if served is not None:  # the last to be served is the last to accept again, or one would starve the others
+                self._feeds[delivery.subscription] = served
             self._block()
 
     def _handed(self, feed: Feed, delivery: Delivery) -> None:

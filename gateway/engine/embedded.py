@@ -79,6 +79,7 @@ class EmbeddedEngine:
             now,
             self._scratch.shelf(config.deliver.tick_ms),
             handing_ms=config.deliver.handing_ms,
+            heap_leases_max=config.deliver.heap_leases_max,
         )
         self._catalogue = Catalogue(self._clockwork, config.deliver.subscriptions_max, config.deliver.keys_max)
         self._catalogue.steps = steps

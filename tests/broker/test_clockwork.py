@@ -190,3 +190,20 @@ def test_an_emptied_chunk_takes_no_memory() -> None:
     for lease in leases:
         world.clockwork.discard(lease)
     assert chunk.__sizeof__() < size / 20
+
+
+def test_beyond_their_bound_the_oldest_in_the_heap_are_moved_before_their_time() -> None:
+    world = World()
+    world.clockwork = Clockwork(TICK_MS, world.now, world.clockwork.shelf, heap_leases_max=4 * CHUNK_MAX)
+    waits = world.lease(10**6, 60_000, started=False)
+    count = 10 * CHUNK_MAX
+    for first in range(count):
+        world.lease(first, LONG_MS if first < count // 2 else 12_000)
+    assert world.due(TICK_MS) == []
+    heap, direct, file = world.clockwork.records()
+    assert (heap + direct, file) == (count + 1, 0)
+    assert 3 * CHUNK_MAX <= heap <= 7 * CHUNK_MAX
+    assert waits.place is not None, "nothing is on the shelf that nobody has seen"
+    assert min(lease.first for lease in world.consumer.leases) > 0
+    assert sorted(world.due(12_000 - TICK_MS)) == list(range(count // 2, count))
+    assert sorted(world.due(LONG_MS - 12_000)) == list(range(count // 2))

@@ -787,6 +787,24 @@ async def test_a_slow_reader_that_reads_again_gets_its_messages(node: Node) -> N
         assert received == list(range(1, 201))
 
 
+async def test_a_slow_reader_gets_its_subscriptions_in_turn(node: Node) -> None:
+    """Whichever was served last before the socket was full is the last to be served when there is room again."""
+    names = ("a", "b", "c")
+    for name in names:
+        await subscription(node, name, "trade.>")
+    async with open_raw_websocket(node.address) as slow, open_http(node.address) as http:
+        for name in names:
+            await slow.send({"op": "subscribe", "id": name, "subscription": name})
+            assert (await slow.receive())["op"] == "ok"
+        batch = [{"topic": "trade.a", "data": "x" * 65536}] * 40
+        for _ in range(8):
+            assert (await http.post("/v1/messages", orjson.dumps(batch))).status == 200
+        seen = dict.fromkeys(names, 0)
+        for _ in range(120):  # half of what there is; 4 messages fill a frame
+            seen[(await slow.receive())["subscription"]] += 1
+            assert max(seen.values()) - min(seen.values()) <= 8, seen
+
+
 async def test_a_client_that_does_not_read_its_answers_is_not_read_from(start_node: StartNode) -> None:
     node = await start_node({"websocket.unsent_bytes_max": 65536})
     async with untouched(node), open_raw_websocket(node.address) as client:
