@@ -67,6 +67,7 @@ class HttpConnection:
         self._overdue: GatewayError | None = None
         self._ended = False
         self._upgraded = False  # it is another protocol's connection now
+        self._resting = False  # the watchdog does not know it
         self._scope = trio.CancelScope()
 
     # ------------------------------------------------------------------------------------------------ serve
@@ -161,12 +162,21 @@ class HttpConnection:
 
     # ---------------------------------------------------------------------------------------------- respond
 
+    def rest(self) -> None:
+        """Its answer may take minutes, and there is no deadline meanwhile: the watchdog need not come by."""
+        if not self.stream.unsent:
+            self._resting = True
+            self._watchdog.discard(self)
+
     def respond(self, response: Response) -> None:
         """Answer the pending request. Never waits; nothing happens where the client has left."""
         request = self._pending
         if request is None:
             return
         self._pending = None
+        if self._resting:
+            self._resting = False
+            self._watchdog.add(self)
         keep_alive = request.keep_alive and not self.closing
         head_only = request.method == "HEAD"
         data = wire.encode_response(

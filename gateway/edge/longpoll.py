@@ -1,8 +1,9 @@
 """Pull turned to push, and settling over HTTP (protocol.md §3).
 
 A pull is a consumer that takes one delivery. It waits without a task, a timer or a poll of its own: the delivery is
-written to the socket from the deliver stage, and the waiting pulls' deadlines stand in one wheel. What it was given
-stays leased to it, under a name that only its client was told, until it is settled or the lease runs out.
+written to the socket from the deliver stage, the waiting pulls' deadlines stand in one wheel, and the watchdog does not
+come by. What it was given stays leased to it, under a name that only its client was told, until it is settled or the
+lease runs out.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ class LongPoll:
         self._settings = settings
         self._clock = clock
         self._wheel: Wheel[_Waiting] = Wheel(TICK_MS, clock())
+        self._some_wait = trio.Event()
         self._leases: dict[str, Consumer] = {}
         self.draining = False
         self.pulls = 0
@@ -118,8 +120,11 @@ class LongPoll:
         return len(self._leases)
 
     async def run(self) -> None:
-        """The clock of waiting pulls."""
+        """The clock of waiting pulls; it stands while none waits."""
         while True:
+            if not self._wheel:
+                self._some_wait = trio.Event()
+                await self._some_wait.wait()
             await trio.sleep(TICK_MS / 1000)
             for waiting in self._wheel.advance(self._clock()):
                 self._give_up(waiting)
@@ -175,6 +180,8 @@ class LongPoll:
             once=True,
         )
         waiting.consumer.on_released = lambda _consumer: self._released(waiting)
+        connection.rest()
+        self._some_wait.set()
         connection.on_abandoned[waiting] = lambda: self._abandon(waiting)
         deadline_ms = self._clock() + max(TICK_MS, wait_ms)  # at least one turn of the deliver stage
         if principal.expires_ms is not None:

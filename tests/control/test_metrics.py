@@ -135,6 +135,13 @@ async def test_the_numbers_follow_what_happens(node: Node, control: httpx.AsyncC
     assert rise("gateway_log_written_bytes_total") > 5 * 20
     assert after["gateway_bodies_bytes"][()] > 0
     assert after["gateway_dedup_ids"][()] == 5
+    assert rise("gateway_inflight_settled_messages_total", "heap") == 3
+    assert {tier: after["gateway_inflight_records"][tier,] for tier in ("heap", "direct", "file")} == {
+        "heap": 1,
+        "direct": 1,  # what was nacked waits for its backoff there
+        "file": 0,
+    }
+    assert after["gateway_inflight_direct_limit_bytes"][()] == node.config.deliver.direct_bytes_max
     assert after["gateway_subscriptions"][()] == 1
     assert after["gateway_listener_accepted_connections_total"]["data",] >= 1
     assert after["gateway_listener_connections"]["control",] >= 1

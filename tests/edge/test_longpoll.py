@@ -8,6 +8,7 @@ import orjson
 import pytest
 import trio
 
+from gateway.model import Delivery
 from gateway.node import Node
 from tests.conftest import StartNode
 from tests.edge.bystander import statistics, subscription, untouched
@@ -196,6 +197,45 @@ async def test_every_waiting_pull_gets_a_share(node: Node) -> None:
     assert sorted(found) == [[1], [2]]
 
 
+async def test_a_waiting_pull_is_looked_at_by_nobody(node: Node) -> None:
+    """Thousands of them cost what none costs: the watchdog does not know their connections, no task is theirs."""
+    await subscription(node)
+    async with waiting_pull(node) as first:
+        watched, tasks = len(node.watchdog), trio.lowlevel.current_statistics().tasks_living
+        async with waiting_pull(node), waiting_pull(node):
+            assert len(node.watchdog) == watched
+            assert trio.lowlevel.current_statistics().tasks_living == tasks + 2  # that read from their sockets
+        await waiting(node, 1)  # the others have been seen to leave
+        async with open_http(node.address) as other:
+            assert (await other.post(ONE, b"1")).status == 201
+            assert places(await first.answer()) == [1]
+            assert len(node.watchdog) == watched + 2, "the one that was answered, and the one that asks"
+    with trio.fail_after(5):
+        while len(node.watchdog):
+            await trio.sleep(0.001)
+
+
+async def test_a_connection_that_waited_for_its_pull_is_idle_only_from_then_on(start_node: StartNode) -> None:
+    node = await start_node({"http.idle_timeout_s": 0.3})
+    await subscription(node)
+    async with waiting_pull(node, wait_ms=600) as http:
+        assert places(await http.answer()) == []
+        assert places(await pull(http, wait_ms=0)) == []
+        with trio.fail_after(5):
+            assert await http.end() == b""
+
+
+async def test_the_clock_of_pulls_stands_while_none_waits(node: Node) -> None:
+    await subscription(node)
+    async with waiting_pull(node, wait_ms=100) as http:
+        assert places(await http.answer()) == []
+    with trio.fail_after(5):
+        while node.longpoll._some_wait.is_set():
+            await trio.sleep(0.001)
+    async with waiting_pull(node, wait_ms=100) as http:
+        assert places(await http.answer()) == []
+
+
 # -------------------------------------------------------------------------------------------------------- settle
 
 
@@ -371,6 +411,28 @@ async def test_an_answer_that_its_client_does_not_take_goes_to_the_next_at_once(
         async with open_http(node.address) as http:
             answer = await pull(http, max=1, wait_ms=5000)
             assert (places(answer), answer.json["attempts"]) == ([2], {})  # it never was delivered: no attempt
+
+
+async def test_a_pull_whose_messages_are_read_for_too_long_is_told_that_there_are_none(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk takes longer than a frame may wait: the messages go to others, and the pull is not forgotten."""
+    node = await start_node({"store.cache_bytes": 0, "deliver.handing_ms": 1000})
+    await subscription(node, lease_ms=1000)
+    await publish(node, 1)
+    load, slow = node.engine.load, trio.Event()
+
+    async def load_slowly(delivery: Delivery) -> None:
+        await slow.wait()
+        await load(delivery)
+
+    monkeypatch.setattr(node.engine, "load", load_slowly)
+    async with open_http(node.address) as http:
+        assert places(await pull(http, wait_ms=60_000)) == []
+        slow.set()
+        again = await pull(http, wait_ms=5000)
+        assert (places(again), again.json["attempts"]) == ([1], {})
+    assert statistics(node).in_flight == 1
 
 
 async def test_a_pull_ends_with_its_subscription(node: Node) -> None:
