@@ -351,7 +351,7 @@ class Log:
         quiet = 0
         for _ in range(_PASSES_MAX):
             before = self._work.records
-            if 2 * len(self._work.entries) >= self._about > 1:
+            if self._about > 8 and 2 * len(self._work.entries) >= self._about:
                 return
             await trio.lowlevel.checkpoint()
             quiet = 0 if self._work.records > before else quiet + 1
