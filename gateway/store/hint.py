@@ -170,6 +170,17 @@ def read(files: Files, path: Path) -> Directory | str:
     return _decode(data[_FRONT.size : _FRONT.size + length])
 
 
+def is_same(data: bytes, other: bytes) -> bool:
+    """Whether two hint files say the same, whichever versions wrote them; both have been believed."""
+    (one, rest), (another, its_rest) = _parts(data), _parts(other)
+    return msgspec.structs.replace(one, version="") == msgspec.structs.replace(another, version="") and rest == its_rest
+
+
+def _parts(data: bytes) -> tuple[Directory, bytes]:
+    at = _FRONT.size + _FRONT.unpack_from(data)[2]
+    return _decode(data[_FRONT.size : at]), data[at:]
+
+
 def mismatch(directory: Directory, epoch: str, segment: Segment) -> str | None:
     """Why the hint is not that of the segment file as it is now; None where it is."""
     for name, said, there in (

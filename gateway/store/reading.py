@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ import orjson
 from gateway.errors import StoreError
 from gateway.store import record as records
 from gateway.store.files import Files
-from gateway.store.record import Kind
+from gateway.store.record import Kind, Record
 
 HEADER_BYTES_MAX: Final = 512
 """A header is shorter, and a disk writes so much as a whole or not at all."""
@@ -90,3 +91,23 @@ def read_front(files: Files, file: int, path: Path, size: int) -> bytes:
 def read_all(files: Files, file: int, path: Path) -> bytes:
     """A whole segment file."""
     return read_front(files, file, path, files.size(file))
+
+
+@attrs.frozen
+class Gap:
+    """Bytes [start, stop) of a file, in which no record is whole and right."""
+
+    start: int
+    stop: int
+
+
+def passages(data: bytes, offset: int) -> Iterator[Record | Gap]:
+    """Every record from `offset` on that is whole and right, and the gaps; one at the end may be a torn tail."""
+    while offset < len(data):
+        for record in records.scan(data, 0, offset):
+            yield record
+            offset = record.end
+        following = records.resynchronise(data, offset + 1)
+        if offset < len(data):
+            yield Gap(offset, min(following, len(data)))
+        offset = following

@@ -79,6 +79,12 @@ def segment_name(number: int) -> str:
     return f"{number:010d}.log"
 
 
+def segment_number(name: str) -> int | None:
+    """The number of the segment whose file has this name; None where it is no segment's."""
+    match = _SEGMENT.fullmatch(name)
+    return int(match.group(1)) if match else None
+
+
 def recover(files: Files, directory: Path, replay: Replay, shelf: Shelf) -> Recovered:
     """Read the store. Raises StoreError where it cannot be trusted."""
     numbers, foreign = _classify(files, directory)

@@ -22,7 +22,7 @@ def test_help_lists_every_command(gateway: Gateway) -> None:
     names = [line.split()[0] for line in commands.splitlines() if line]
     assert names == [
         *("serve", "pub", "sub", "pull", "subscription", "key", "token", "permission"),
-        *("trace", "bench", "genconfig", "checkconfig", "version"),
+        *("trace", "store", "bench", "genconfig", "checkconfig", "version"),
     ]
 
 
