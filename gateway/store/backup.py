@@ -13,56 +13,29 @@ the new backup, and an interrupted run leaves the one before.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import attrs
-import msgspec
 from google_crc32c import extend
 from google_crc32c import value as crc32c
 
-from gateway import __version__
 from gateway.errors import StoreError
 from gateway.store import checkpoint as checkpoints
 from gateway.store import hint
 from gateway.store.checkpoint import Checkpoint
 from gateway.store.files import Files
+from gateway.store.manifest import PART, Entry, chunks, put, read_manifest, write_manifest
 from gateway.store.reading import Gap, passages, read_header
 from gateway.store.recovery import LOCK_NAME, segment_name
 from gateway.store.small import NEIGHBOURS
 from gateway.store.survey import epoch_of, look, read_segment, steadily
 
-MANIFEST_NAME: Final = "backup.json"
-FORMAT: Final = 1
-_PART: Final = ".part"
-_CHUNK_BYTES: Final = 1 << 20
 _OURS: Final = re.compile(r"(?:\d{10}\.(?:log|hint)|checkpoint|checkpoint\.old)(?:\.[0-9a-f]{8})?(?:\.part)?")
 
 Progress = Callable[[int], None]
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """One file of the store: under which name it lies in the backup."""
-
-    name: str
-    size: int
-    crc32c: int
-    uid: str = ""
-    """Of a segment, and of a hint file that of its segment."""
-    sealed: bool = False
-    """It never changes any more."""
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """What a backup holds. `files`: by the name in the store."""
-
-    format: int
-    version: str
-    epoch: str
-    made_ms: int
-    files: dict[str, Entry]
 
 
 @attrs.define
@@ -76,9 +49,6 @@ class Copied:
     deleted: int = 0
 
 
-_decode: Final = msgspec.json.Decoder(Manifest).decode
-
-
 def backup(files: Files, directory: Path, target: Path, now_ms: int, progress: Progress) -> Copied:
     """Bring the backup in `target` up to date with the store in `directory`. Blocks. Raises StoreError."""
     if target.resolve() == directory.resolve():
@@ -90,33 +60,13 @@ def backup(files: Files, directory: Path, target: Path, now_ms: int, progress: P
     try:
         before = _begin(files, target, epoch, now_ms)
         made, copied = steadily(directory, lambda: _Run(files, directory, target, before, progress).copy())
-        _write_manifest(files, target, Manifest(FORMAT, __version__, epoch, now_ms, made))
+        write_manifest(files, target, epoch, now_ms, made)
         copied.deleted = _delete_others(files, target, made)
     except OSError as error:
         raise StoreError(f"{error.filename or target}: {error.strerror}") from error
     finally:
         files.close(lock)
     return copied
-
-
-def read_manifest(files: Files, target: Path) -> Manifest | None:
-    """The manifest of a backup; None where there is none."""
-    path = target / MANIFEST_NAME
-    try:
-        file = files.open(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        data = files.read(file, 0, files.size(file))
-    finally:
-        files.close(file)
-    try:
-        manifest = _decode(data)
-    except msgspec.MsgspecError as error:
-        raise StoreError(f"{path}: is no manifest of a backup ({error})") from error
-    if manifest.format != FORMAT:
-        raise StoreError(f"{path}: was written by version {manifest.version} in format {manifest.format}; use that one")
-    return manifest
 
 
 # ------------------------------------------------------------------------------------------------------- inside
@@ -138,7 +88,7 @@ def _begin(files: Files, target: Path, epoch: str, now_ms: int) -> dict[str, Ent
             raise StoreError(
                 f"{target}: holds {others[0]} and is no backup; name an empty directory, or one to be made"
             )
-        _write_manifest(files, target, Manifest(FORMAT, __version__, epoch, now_ms, {}))
+        write_manifest(files, target, epoch, now_ms, {})
         files.sync_directory(target.parent)
         return {}
     if manifest.epoch != epoch:
@@ -146,26 +96,6 @@ def _begin(files: Files, target: Path, epoch: str, now_ms: int) -> dict[str, Ent
             f"{target}: is a backup of another store (epoch {manifest.epoch}, not {epoch}); name another directory"
         )
     return manifest.files
-
-
-def _write_manifest(files: Files, target: Path, manifest: Manifest) -> None:
-    """Everything it names is durable before it, and it is on return."""
-    files.sync_directory(target)
-    put(files, target / MANIFEST_NAME, msgspec.json.format(msgspec.json.encode(manifest), indent=1))
-    files.sync_directory(target)
-
-
-def put(files: Files, path: Path, data: bytes) -> None:
-    """Write a file beside its name, synced, and put it in place."""
-    part = path.with_name(path.name + _PART)
-    part.unlink(missing_ok=True)
-    file = files.create(part)
-    try:
-        files.write(file, data)
-        files.sync(file)
-    finally:
-        files.close(file)
-    files.replace(part, path)
 
 
 def _delete_others(files: Files, target: Path, made: dict[str, Entry]) -> int:
@@ -178,12 +108,6 @@ def _delete_others(files: Files, target: Path, made: dict[str, Entry]) -> int:
     for name in gone:
         files.unlink(target / name)
     return len(gone)
-
-
-def chunks(files: Files, file: int, size: int) -> Iterator[bytes]:
-    """The first `size` bytes of a file."""
-    for offset in range(0, size, _CHUNK_BYTES):
-        yield files.read(file, offset, min(_CHUNK_BYTES, size - offset))
 
 
 def _needed(checkpoint: Checkpoint | None, numbers: Sequence[int]) -> list[int]:
@@ -221,7 +145,7 @@ class _Run:
         numbers = _needed(checkpoint, sight.numbers)
         for number in numbers:
             if number == sight.numbers[-1]:
-                self._last(number, checkpoint)
+                self._last(number)
             else:
                 self._sealed(number)
         return self._made, self._copied
@@ -271,7 +195,7 @@ class _Run:
 
     def _copy(self, source: Path, size: int) -> int:
         """The CRC of what was copied."""
-        files, part = self._files, self._target / (source.name + _PART)
+        files, part = self._files, self._target / (source.name + PART)
         part.unlink(missing_ok=True)
         opened = files.open(source)
         try:
@@ -291,8 +215,9 @@ class _Run:
         self._note(size)
         return crc
 
-    def _last(self, number: int, checkpoint: Checkpoint | None) -> None:
-        """The segment that is being written, up to its last whole record; damage before that is copied as it is."""
+    def _last(self, number: int) -> None:
+        """The segment that is being written, up to its last whole record. Should the checkpoint
+        know of more, what is missing is damage, and a start says so."""
         path = self._directory / segment_name(number)
         data = read_segment(self._files, path)
         header = read_header(self._files, path)
@@ -300,8 +225,6 @@ class _Run:
         for passage in passages(data, size):
             if not isinstance(passage, Gap):
                 size = passage.end
-        if checkpoint is not None and number == checkpoint.segment:
-            size = max(size, min(checkpoint.offset, len(data)))  # or damage would look like a torn tail
         self._changing(path.name, data[:size], header.uid if header else "")
 
     def _changing(self, name: str, data: bytes, uid: str = "") -> None:

@@ -13,8 +13,9 @@ from google_crc32c import extend
 
 from gateway.errors import StoreError, StoreLockedError
 from gateway.store import checkpoint as checkpoints
-from gateway.store.backup import Entry, Manifest, Progress, chunks, read_manifest
+from gateway.store.backup import Progress
 from gateway.store.files import Files
+from gateway.store.manifest import Entry, Manifest, chunks, read_manifest
 from gateway.store.recovery import LOCK_NAME
 
 _PART: Final = ".restoring"

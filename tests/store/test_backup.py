@@ -10,8 +10,10 @@ import pytest
 
 from gateway.errors import StoreError, StoreLockedError
 from gateway.store import survey
-from gateway.store.backup import Copied, backup, read_manifest
+from gateway.store.backup import Copied, backup
 from gateway.store.files import Files
+from gateway.store.manifest import read_manifest
+from gateway.store.record import Kind
 from gateway.store.recovery import segment_name
 from gateway.store.restore import restore
 from gateway.store.verify import verify
@@ -133,9 +135,10 @@ def test_the_active_segment_ends_at_its_last_whole_record(store: Path, tmp_path:
     assert recovered(again)[0].cut_bytes == 0
 
 
-def test_damage_is_not_made_to_look_like_a_torn_end(store: Path, tmp_path: Path) -> None:
+def test_a_damaged_end_that_the_checkpoint_knows_of_is_still_damage(store: Path, tmp_path: Path) -> None:
     built = read_back(store)
     third = built[2]
+    third.add(Kind.SETTLE, b"of no message: no position is missing without it", number=1)
     save_checkpoint(store, 3, len(third.data), kept=built)
     data = bytearray(third.data)
     data[-5] ^= 1

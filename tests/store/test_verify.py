@@ -9,6 +9,7 @@ import pytest
 from gateway.errors import StoreError
 from gateway.store import hint
 from gateway.store.files import Files
+from gateway.store.record import Kind
 from gateway.store.recovery import segment_name
 from gateway.store.verify import Verdict, verify
 from tests.store.building import SegmentFile, contents, recovered, save_checkpoint, segments
@@ -63,6 +64,7 @@ def test_the_torn_end_of_the_last_segment_is_said_and_is_no_damage(tmp_path: Pat
 
 def test_what_the_checkpoint_knows_of_the_last_segment_cannot_be_torn(tmp_path: Path) -> None:
     built = sound_store(tmp_path)
+    built[2].add(Kind.SETTLE, b"of no message: no position is missing without it", number=1)
     save_checkpoint(tmp_path, 3, len(built[2].data), kept=built)
     (tmp_path / segment_name(3)).write_bytes(built[2].data[:-5])
     [lost, *_] = verified(tmp_path).lost
