@@ -58,7 +58,7 @@ def stats(as_json: bool, file: Path | None, data: str | None) -> None:
     if as_json:
         click.echo(orjson.dumps(_plain(counted), option=orjson.OPT_INDENT_2))
     else:
-        _print(counted)
+        _print(counted, time.time_ns() // 1_000_000)
 
 
 @store.command()
@@ -162,25 +162,27 @@ def _plain(counted: Census) -> dict[str, Any]:
     plain = attrs.asdict(counted)
     place = counted.checkpoint
     plain["checkpoint"] = None if place is None else {"segment": place[0], "offset": place[1]}
+    for segment, each in zip(plain["segments"], counted.segments, strict=True):
+        segment["dead_bytes"] = each.dead_bytes
     plain["totals"] = _totals(counted)
     return plain
 
 
 def _totals(counted: Census) -> dict[str, int]:
-    names = ("messages", "bytes", "due_messages", "due_bytes")
+    names = ("messages", "bytes", "due_messages", "due_bytes", "dead_bytes")
     return {name: sum(getattr(each, name) for each in counted.segments) for name in names}
 
 
-def _print(counted: Census) -> None:
+def _print(counted: Census, now_ms: int) -> None:
     from rich.console import Console
     from rich.markup import escape
 
     console = Console(width=None if sys.stdout.isatty() else FILE_COLUMNS, highlight=False)
-    segments = _table("segment", "positions", "messages", "bytes", "due", "due bytes", "hint")
+    segments = _table("segment", "positions", "messages", "bytes", "due", "live bytes", "dead bytes", "hint")
     for each in counted.segments if len(counted.segments) <= _SHOWN_MAX else counted.segments[-_SHOWN_MAX:]:
         positions = f"{each.base}..{each.end - 1}" if each.end > each.base else "none"
         word = "active" if each.active else "yes" if each.hint else "no"
-        numbers = (each.messages, each.bytes, each.due_messages, each.due_bytes)
+        numbers = (each.messages, each.bytes, each.due_messages, each.due_bytes, each.dead_bytes)
         segments.add_row(str(each.number), positions, *(f"{number:,}" for number in numbers), word)
     totals = _totals(counted)
     segments.add_row(f"{len(counted.segments)} in all", "", *(f"{number:,}" for number in totals.values()), "")
@@ -189,11 +191,12 @@ def _print(counted: Census) -> None:
     console.print(segments)
     console.print()
     subscriptions = _table("subscription", "settled below", "routed", "acked", "expired", "dead lettered", "waiting")
-    subscriptions.add_column("oldest", justify="right", no_wrap=True)
+    for word in ("oldest", "age"):
+        subscriptions.add_column(word, justify="right", no_wrap=True)
     for one in counted.subscriptions:
         figures = (one.floor, one.routed, one.acked, one.expired, one.dead_lettered, one.waiting)
-        oldest = "" if one.oldest_ms is None else _clock(one.oldest_ms)
-        subscriptions.add_row(escape(one.name), *(f"{number:,}" for number in figures), oldest)
+        oldest = ("", "") if one.oldest_ms is None else (_clock(one.oldest_ms), _age(now_ms - one.oldest_ms))
+        subscriptions.add_row(escape(one.name), *(f"{number:,}" for number in figures), *oldest)
     console.print(subscriptions)
     console.print()
     place = counted.checkpoint
@@ -216,3 +219,14 @@ def _table(*columns: str) -> Any:
 
 def _clock(milliseconds: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(milliseconds / 1000))
+
+
+def _age(milliseconds: int) -> str:
+    """Two units at most: 3 d 4 h."""
+    left = max(0, milliseconds) // 1000
+    parts: list[str] = []
+    for word, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or parts or word == "s":
+            parts.append(f"{count} {word}")
+    return " ".join(parts[:2])

@@ -38,6 +38,11 @@ class SegmentCount:
     active: bool
     hint: bool
 
+    @property
+    def dead_bytes(self) -> int:
+        """What the segment could be smaller by: settled messages, records of acks, heads."""
+        return self.bytes - self.due_bytes
+
 
 @attrs.frozen
 class SubscriptionCount:

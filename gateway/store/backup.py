@@ -6,8 +6,9 @@ is; and what is behind it is there without a gap, up to the last whole record of
 names stays until the one after the next, and where a file is gone all the same, the look is taken anew.
 
 A sealed segment never changes and is copied once. What still changes (checkpoint, the last segment) gets its CRC
-behind its name, so that nothing the manifest names is ever written over: the new manifest, put in place at the end, is
-the new backup, and an interrupted run leaves the one before.
+behind its name, and a segment that merging put in the place of another its uid, so that nothing the manifest names is
+ever written over: the new manifest, put in place at the end, is the new backup, and an interrupted run leaves the one
+before.
 """
 
 from __future__ import annotations
@@ -181,21 +182,28 @@ class _Run:
                 self._once(source, uid)
 
     def _once(self, source: Path, uid: str) -> None:
-        """Copy a file that does not change any more, where the backup has not got it."""
-        size = source.stat().st_size
-        known = self._before.get(source.name)
-        if known is not None and known.sealed and (known.uid, known.size) == (uid, size) and uid:
-            there = self._target / known.name
-            if there.exists() and there.stat().st_size == size:
-                self._made[source.name] = known
-                self._copied.kept += 1
-                return
-        crc = self._copy(source, size)
-        self._made[source.name] = Entry(source.name, size, crc, uid, sealed=True)
+        """Copy a file that does not change any more, where the backup has not got it.
 
-    def _copy(self, source: Path, size: int) -> int:
+        What the backup has is kept whatever has become of the store's own: where that has changed it is damaged.
+        """
+        known = self._before.get(source.name)
+        if known is not None and known.sealed and known.uid == uid and uid and self._is_there(known):
+            self._made[source.name] = known
+            self._copied.kept += 1
+            return
+        is_other = known is not None and known.sealed and known.uid != uid  # merged meanwhile
+        name = f"{source.name}.{uid[:8]}" if is_other and uid else source.name
+        size = source.stat().st_size
+        crc = self._copy(source, name, size)
+        self._made[source.name] = Entry(name, size, crc, uid, sealed=True)
+
+    def _is_there(self, entry: Entry) -> bool:
+        path = self._target / entry.name
+        return path.exists() and path.stat().st_size == entry.size
+
+    def _copy(self, source: Path, name: str, size: int) -> int:
         """The CRC of what was copied."""
-        files, part = self._files, self._target / (source.name + PART)
+        files, part = self._files, self._target / (name + PART)
         part.unlink(missing_ok=True)
         opened = files.open(source)
         try:
@@ -211,7 +219,7 @@ class _Run:
                 files.close(file)
         finally:
             files.close(opened)
-        files.replace(part, self._target / source.name)
+        files.replace(part, self._target / name)
         self._note(size)
         return crc
 

@@ -9,6 +9,7 @@ import httpx
 import orjson
 import pytest
 
+from gateway.cli.store import _age
 from gateway.store.files import Files
 from gateway.store.recovery import segment_name
 from tests.cli.conftest import Gateway
@@ -82,12 +83,21 @@ def test_statistics_of_the_segments(gateway: Gateway, store: Path) -> None:
     assert outcome.code == 0
     rows = [line.split() for line in outcome.lines]
     sizes = [f"{(store / segment_name(number)).stat().st_size:,}" for number in (1, 2)]
-    assert ["1", "1..6", "6", sizes[0], "0", "0", "yes"] in rows
-    assert ["2", "7..10", "4", sizes[1], "0", "0", "active"] in rows
+    assert ["1", "1..6", "6", sizes[0], "0", "0", sizes[0], "yes"] in rows
+    assert ["2", "7..10", "4", sizes[1], "0", "0", sizes[1], "active"] in rows
     assert "the log behind it" in outcome.out
     plain = orjson.loads(gateway("store", "stats", "--json", "--data", str(store)).out)
     assert plain["totals"]["messages"] == 10
+    assert plain["totals"]["dead_bytes"] == plain["totals"]["bytes"] == sum(s["dead_bytes"] for s in plain["segments"])
     assert plain["checkpoint"]["segment"] == 2
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "words"),
+    [(-5, "0 s"), (59_999, "59 s"), (61_000, "1 min 1 s"), (7_200_000, "2 h 0 min"), (90_000_000, "1 d 1 h")],
+)
+def test_an_age_is_in_two_units(milliseconds: int, words: str) -> None:
+    assert _age(milliseconds) == words
 
 
 def test_a_store_goes_into_a_backup_and_out_of_it(gateway: Gateway, store: Path, tmp_path: Path) -> None:
@@ -187,6 +197,10 @@ def test_a_backup_under_load_has_everything_that_was_answered(
     lines = [orjson.loads(line) for line in gateway("store", "export", "--data", again).lines]
     there = {line["data"]: line["position"] for line in lines}
     assert answered.items() <= there.items()
+    table = gateway("store", "stats", "--data", again).lines
+    [row] = [line.split() for line in table if "slow" in line.split()]
+    assert row[-1] in ("s", "min")  # the age of the oldest
+    assert f"{len(there):,}" in row
     with GatewayProcess(tmp_path / "again") as restored:
         assert restored.statistics("slow")["waiting"] == len(there)
         assert restored.statistics("quick")["acked"] > 0

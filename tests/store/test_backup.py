@@ -93,8 +93,8 @@ def test_what_was_copied_and_is_sealed_is_not_copied_again(store: Path, tmp_path
     assert positions(restored(tmp_path / "backup", tmp_path / "again")) == list(range(1, 20))
 
 
-def test_a_sealed_segment_of_the_same_name_that_is_another_is_copied(store: Path, tmp_path: Path) -> None:
-    backed_up(store, tmp_path / "backup")
+def merged_in_place(store: Path) -> SegmentFile:
+    """Another segment 1, of the same length."""
     path = store / segment_name(1)
     other = SegmentFile.begin(1, 1, uid="f" * 16)
     other.route(1, "trade.paid", [1])
@@ -102,8 +102,46 @@ def test_a_sealed_segment_of_the_same_name_that_is_another_is_copied(store: Path
     assert len(other.data) == path.stat().st_size
     other.write(store)
     (store / "0000000001.hint").unlink()
-    assert backed_up(store, tmp_path / "backup").files == 1
-    assert (tmp_path / "backup" / segment_name(1)).read_bytes() == other.data
+    return other
+
+
+def test_a_sealed_segment_of_the_same_name_that_is_another_is_copied(store: Path, tmp_path: Path) -> None:
+    backed_up(store, tmp_path / "backup")
+    other = merged_in_place(store)
+    done = backed_up(store, tmp_path / "backup")
+    assert (done.files, done.deleted) == (1, 2)
+    again = restored(tmp_path / "backup", tmp_path / "again")
+    assert (again / segment_name(1)).read_bytes() == other.data
+    assert backed_up(store, tmp_path / "backup").files == 0
+
+
+def test_an_interrupted_run_writes_over_no_segment_that_was_merged_since(store: Path, tmp_path: Path) -> None:
+    backed_up(store, tmp_path / "backup")
+    before = (store / segment_name(1)).read_bytes()
+    merged_in_place(store)
+
+    class Ends(Files):
+        def replace(self, source: Path, target: Path) -> None:
+            if target.name == "backup.json":
+                raise KilledError
+            super().replace(source, target)
+
+    with pytest.raises(KilledError):
+        backed_up(store, tmp_path / "backup", Ends())
+    again = restored(tmp_path / "backup", tmp_path / "again")
+    assert (again / segment_name(1)).read_bytes() == before
+
+
+def test_a_sealed_segment_that_was_cut_short_does_not_replace_the_copy_that_is_whole(
+    store: Path, tmp_path: Path
+) -> None:
+    whole = (store / segment_name(1)).read_bytes()
+    backed_up(store, tmp_path / "backup")
+    (store / segment_name(1)).write_bytes(whole[:-10])
+    backed_up(store, tmp_path / "backup")
+    again = restored(tmp_path / "backup", tmp_path / "again")
+    assert (again / segment_name(1)).read_bytes() == whole
+    assert verify(Files(), again, lambda _: None).lost == []
 
 
 def test_what_the_checkpoint_does_not_name_any_more_goes_from_the_backup(store: Path, tmp_path: Path) -> None:
