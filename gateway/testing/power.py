@@ -16,7 +16,6 @@ not, whatever the order in which it was done, and a write may be there in part, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import takewhile
 from pathlib import Path
 from random import Random
 
@@ -60,6 +59,8 @@ Contents = dict[str, bytes]
 
 SECTOR_BYTES = 512
 """What a disk writes as a whole or not at all."""
+SINGLY_MAX = 8
+"""Changes that are left out, or left alone, one by one: the last of those that are pending. Caches are never synced."""
 KILLED = "what a killed process leaves"
 
 
@@ -108,58 +109,48 @@ def _carry_out(changes: Iterable[Pending], names: dict[str, int], contents: dict
             contents[change.file] = contents.get(change.file, b"")[: change.size].ljust(change.size, b"\0")
 
 
-def ways_of(
-    surface: Surface, random: Random, more: int = 2, *, journalled: bool = False
-) -> Iterator[tuple[str, Contents]]:
+def ways_of(surface: Surface, random: Random, more: int = 2) -> Iterator[tuple[str, Contents]]:
     """Ways in which the disk may be found, by name: the likely ones, the worst ones, and `more` at random.
 
-    The first is KILLED: everything that was done, in its order. No contents are said twice. `journalled`: no more than
-    ext4 and XFS do, where names reach the disk in the order in which they were given, and a file grows from its front.
+    The first is KILLED: everything that was done, in its order. No contents are said twice. One thing is left out: that
+    of a file's first write the beginning is missing and the rest is there. Nobody could tell it from damage.
     """
     said: list[Contents] = []
-    for name, kept in _kept(surface.pending, random, more, holes=not journalled):
-        found = surface.found(_names_in_order(kept, surface.pending) if journalled else kept)
+    for name, kept in _kept(surface.pending, random, more):
+        found = surface.found(kept)
         if found not in said:
             said.append(found)
             yield name, found
 
 
-def _kept(pending: list[Pending], random: Random, more: int, *, holes: bool) -> Iterator[tuple[str, list[Pending]]]:
+def _kept(pending: list[Pending], random: Random, more: int) -> Iterator[tuple[str, list[Pending]]]:
     yield KILLED, pending
     yield "no more than was synced", []
     yield "names, but not what was written", [each for each in pending if isinstance(each, Named)]
     yield "what was written, but no names", [each for each in pending if not isinstance(each, Named)]
     yield "zeros instead of what was written", [_zeroed(each) for each in pending]
-    for index, change in enumerate(pending):
+    for index, change in list(enumerate(pending))[-SINGLY_MAX:]:
         if isinstance(change, Wrote):
-            torn = _torn(change, random, holes)
+            torn = _torn(change, random)
             yield f"write {index} torn, what is behind it lost", [*pending[:index], torn]
             yield f"write {index} torn, what is behind it there", [*pending[:index], torn, *pending[index + 1 :]]
         yield f"all but change {index}", [*pending[:index], *pending[index + 1 :]]
         yield f"change {index} alone", [change]
     for number in range(more if len(pending) > 1 else 0):
         some = [each for each in pending if random.random() < 0.5]
-        yield f"some changes ({number})", [_torn(e, random, holes) if random.random() < 0.2 else e for e in some]
-
-
-def _names_in_order(kept: list[Pending], pending: list[Pending]) -> list[Pending]:
-    """`kept` without the names that would have overtaken one before them."""
-    named = [each for each in pending if isinstance(each, Named)]
-    there = [each for each in kept if isinstance(each, Named)]
-    first = len(list(takewhile(lambda pair: pair[0] is pair[1], zip(named, there, strict=False))))
-    return [each for each in kept if not any(each is late for late in there[first:])]
+        yield f"some changes ({number})", [_torn(e, random) if random.random() < 0.2 else e for e in some]
 
 
 def _zeroed(change: Pending) -> Pending:
     return attrs.evolve(change, data=bytes(len(change.data))) if isinstance(change, Wrote) else change
 
 
-def _torn(change: Pending, random: Random, holes: bool) -> Pending:
-    """The first part of a write; with `holes` perhaps what is behind its first sectors, and zeros in their place."""
+def _torn(change: Pending, random: Random) -> Pending:
+    """The first part of a write; or what is behind its first sectors, and zeros in their place."""
     if not isinstance(change, Wrote) or len(change.data) < 2:
         return change
     sectors = range(SECTOR_BYTES - change.offset % SECTOR_BYTES, len(change.data), SECTOR_BYTES)
-    if holes and sectors and random.random() < 0.3:
+    if change.offset and sectors and random.random() < 0.3:
         at = random.choice(sectors)
         return attrs.evolve(change, data=bytes(at) + change.data[at:])
     return attrs.evolve(change, data=change.data[: random.randrange(1, len(change.data))])

@@ -26,18 +26,18 @@ class Point:
         return f"after change {self.moment}: {self.way}"
 
 
-def points(changes: Sequence[Change], seed: int, more: int = 2, *, journalled: bool = False) -> list[Point]:
+def points(changes: Sequence[Change], seed: int, more: int = 2) -> list[Point]:
     """All of them. What is found in the same state later is looked at then, when more was promised."""
     found: dict[tuple[bool, tuple[tuple[str, bytes], ...]], Point] = {}
-    for point in _all_points(changes, Random(seed), more, journalled):
+    for point in _all_points(changes, Random(seed), more):
         found[point.killed, tuple(sorted(point.contents.items()))] = point
     return list(found.values())
 
 
-def _all_points(changes: Sequence[Change], dice: Random, more: int, journalled: bool) -> Iterator[Point]:
+def _all_points(changes: Sequence[Change], dice: Random, more: int) -> Iterator[Point]:
     surface = Surface()
     for moment in range(len(changes) + 1):
-        for way, contents in ways_of(surface, dice, more, journalled=journalled):
+        for way, contents in ways_of(surface, dice, more):
             yield Point(moment, way, contents)
         if moment < len(changes):
             surface.tell(changes[moment])

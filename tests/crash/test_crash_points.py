@@ -4,7 +4,6 @@ the store is opened again and asked what was promised by then."""
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -21,8 +20,6 @@ SEED = int(os.environ.get("CRASH_SEED", "1"))
 SAMPLE = int(os.environ.get("CRASH_POINTS", "100"))
 """How many of the thousands of points are tried; 0 all of them (`make crash`)."""
 OPERATIONS = 200
-HINTS = find_spec("gateway.store.hint") is not None
-"""Whether segments need not stand in a row: without hint files a name that overtakes another leaves a gap."""
 
 
 async def record(directory: Path, seed: int, operations: int = OPERATIONS) -> tuple[FaultyFiles, Witness]:
@@ -35,7 +32,7 @@ async def record(directory: Path, seed: int, operations: int = OPERATIONS) -> tu
 @pytest.mark.slow
 async def test_whatever_a_crash_leaves_no_promise_is_broken(tmp_path: Path) -> None:
     disk, witness = await record(tmp_path / "life", SEED)
-    every = points(disk.changes, SEED, journalled=not HINTS)
+    every = points(disk.changes, SEED)
     assert len(every) > 4 * OPERATIONS  # or the life is not worth the test
     chosen = Random(SEED).sample(every, SAMPLE) if SAMPLE else every
     for point in chosen:

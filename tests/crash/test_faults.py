@@ -98,7 +98,7 @@ async def judge(directory: Path, life: Life, disk: FaultyFiles, place: str) -> N
     surface = Surface()
     for change in disk.changes:
         surface.tell(change)
-    for number, (way, contents) in enumerate(ways_of(surface, Random(SEED), 0, journalled=True)):
+    for number, (way, contents) in enumerate(ways_of(surface, Random(SEED), 0)):
         if number < 2:
             lay_out(contents, directory)
             broken = await violations(directory, life.witness.until(), killed=number == 0, thorough=False)

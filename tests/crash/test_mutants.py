@@ -107,7 +107,7 @@ async def test_a_store_that_is_broken_on_purpose_is_caught(
     disk = mutate(monkeypatch)()
     witness = Witness(lambda: len(disk.changes))
     await Life(tmp_path / "life", disk, witness, seed=1).run(OPERATIONS)
-    every = points(disk.changes, seed=1, journalled=True)
+    every = points(disk.changes, seed=1)
     caught: list[str] = []
     for point in Random(1).sample(every, min(POINTS_MAX if word else 30, len(every))):
         lay_out(point.contents, tmp_path / "found")

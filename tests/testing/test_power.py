@@ -1,8 +1,6 @@
 from pathlib import Path
 from random import Random
 
-import pytest
-
 from gateway.testing.faulty import FaultyFiles
 from gateway.testing.power import (
     KILLED,
@@ -38,8 +36,8 @@ def surface_of(*changes: Change) -> Surface:
     return surface
 
 
-def found(*changes: Change, journalled: bool = False, more: int = 20) -> list[Contents]:
-    return [contents for _, contents in ways_of(surface_of(*changes), Random(1), more, journalled=journalled)]
+def found(*changes: Change, more: int = 20) -> list[Contents]:
+    return [contents for _, contents in ways_of(surface_of(*changes), Random(1), more)]
 
 
 def test_the_first_way_is_what_a_killed_process_leaves() -> None:
@@ -70,11 +68,15 @@ def test_a_rename_is_there_whole_or_not_at_all() -> None:
         assert contents.get("new", b"behind") == b"behind"
 
 
-@pytest.mark.parametrize("journalled", [True, False])
-def test_names_overtake_each_other_unless_the_file_system_has_a_journal(journalled: bool) -> None:
+def test_names_overtake_each_other() -> None:
     two: list[Change] = [Named({"a": 1}), Named({"b": 2}), NamesSynced(), Named({"a": None}), Named({"b": None})]
-    assert ({"a": b""} in found(*two, journalled=journalled)) == (not journalled)
-    assert {"b": b""} in found(*two, journalled=journalled)
+    assert {"a": b""} in found(*two)
+    assert {"b": b""} in found(*two)
+
+
+def test_of_a_first_write_the_beginning_is_never_missing_alone() -> None:
+    long: list[Change] = [Named({"a": 1}), NamesSynced(), Wrote(1, 0, b"x" * 5000)]
+    assert all(not each["a"].strip(b"\0") or each["a"].startswith(b"x") for each in found(*long))
 
 
 def test_a_cut_is_pending_until_it_is_synced() -> None:
