@@ -14,6 +14,7 @@ from gateway.errors import StoreError
 from gateway.model import Start
 from gateway.testing.faulty import FaultyFiles
 from gateway.testing.power import Contents, lay_out
+from tests.crash.verdict import let_go
 from tests.engine.driving import driven, message
 
 SETTINGS: Final[dict[str, Any]] = {"segment_bytes": 4096, "cache_bytes": 0}
@@ -97,6 +98,7 @@ async def start(store: Store) -> Outcome:
                 clients = [gateway.attach(name) for name in there]
                 await gateway.deliver()
                 served = [dict(zip(client.received, client.bodies, strict=True)) for client in clients]
+                let_go(clients)
         except* StoreError as errors:
             refusals = [str(error) for error in errors.exceptions]
     assert all(each == served[0] for each in served)

@@ -137,6 +137,7 @@ class Run:
             assert dict(zip(client.received, client.data, strict=True)) == due
             assert len(client.received) == len(due)
             bodies[name] = sorted(client.bodies)
+            client.forget()
             gateway.engine.detach(client.consumer, gateway.now)
             assert gateway.statistics(name).waiting == len(due)
         return bodies
