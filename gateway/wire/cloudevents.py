@@ -20,7 +20,7 @@ import orjson
 
 from gateway.errors import GatewayError
 from gateway.model import Message
-from gateway.wire import payload
+from gateway.wire import payload, strict
 from gateway.wire.push_v1 import Delivered
 
 STRUCTURED: Final = "application/cloudevents+json"
@@ -50,28 +50,41 @@ def is_cloudevents(media_type: str) -> bool:
 def decode_structured(text: str, topic: str) -> Message:
     """One event in the JSON format, for `topic`. `bad_request` names the attribute that is wrong."""
     message = _event(text, topic)
-    if payload.may_overflow(text):
-        payload.check_numbers(message)
+    if not strict.is_strict(text):
+        strict.check_numbers(message)
     return message
 
 
 def decode_batch(text: str) -> payload.Decoded:
     """Many events in the JSON batch format, each for the topic that its `type` names."""
-    try:
-        raws = _raws.decode(text)
-    except msgspec.ValidationError:
-        raise GatewayError("bad_request", "the body must be a JSON array of CloudEvents") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise payload.not_json("the body", error) from None
+    raws = _split(text)
     messages: list[Message] = []
     errors: dict[int, GatewayError] = {}
     for index, raw in enumerate(raws):
         try:
             messages.append(_event(raw, None))
         except GatewayError as error:
-            errors[index] = GatewayError(error.code, f"events[{index}]: {error.message}")
+            why = strict.too_deep("data").message if strict.is_mark(raw) else error.message
+            errors[index] = GatewayError(error.code, f"events[{index}]: {why}")
             messages.append(Message(topic=""))
+    if not strict.is_strict(text):
+        strict.refuse_numbers(messages, errors)
     return messages, errors
+
+
+def _split(text: str) -> list[msgspec.Raw]:
+    """The events of a batch, each as it is; a mark in place of those that are too deep."""
+    try:
+        return _raws.decode(text)
+    except msgspec.ValidationError:
+        raise GatewayError("bad_request", "the body must be a JSON array of CloudEvents") from None
+    except RecursionError as error:
+        shallow = strict.without_deep(text, level=1)
+        if shallow is None:
+            raise payload.not_json("the body", error) from None
+        return _split(shallow)
+    except msgspec.DecodeError as error:
+        raise payload.not_json("the body", error) from None
 
 
 def decode_headers(headers: Iterable[tuple[bytes, bytes]], topic: str) -> Message:

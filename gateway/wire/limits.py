@@ -9,7 +9,7 @@ import msgspec
 from gateway.config import Limits
 from gateway.errors import GatewayError
 from gateway.model import Message
-from gateway.wire import payload
+from gateway.wire import payload, strict
 
 PLAIN_BYTES_MAX: Final = 1800
 """A shorter payload cannot be nested too deep."""
@@ -28,7 +28,7 @@ def check_payload(message: Message, limits: Limits) -> None:
         assert data is not msgspec.UNSET
         size = len(memoryview(data))
         if size > PLAIN_BYTES_MAX:
-            payload.check_depth(data)
+            strict.check_depth(data)
         if message.content_type is not None:
             raise GatewayError("bad_request", "content_type: goes with data_base64; data is always JSON")
     if size > limits.payload_bytes_max:

@@ -16,7 +16,8 @@ import msgspec
 import orjson
 
 from gateway.errors import GatewayError
-from gateway.model import JSON_DEPTH_MAX, Durability, Message
+from gateway.model import Durability, Message
+from gateway.wire import strict
 
 _messages = msgspec.json.Decoder(list[Message])
 _message = msgspec.json.Decoder(Message)
@@ -26,50 +27,7 @@ Decoded = tuple[list[Message], dict[int, GatewayError]]
 """Messages in input order, and the errors of those that are wrong (a placeholder stands in their place)."""
 
 _PLACEHOLDER: Final = Message(topic="")
-_ORJSON_DEPTH: Final = 1024  # documented: orjson refuses to go deeper
-_PADDING: Final = _ORJSON_DEPTH - JSON_DEPTH_MAX
 JSON_TYPES: Final = ("application/json", "text/json")
-
-
-_SHAPE: Final = (
-    bytes(ord("0") if chr(byte).isdigit() else ord("e") if chr(byte) in "eE" else ord(" ") for byte in range(128))
-    + b" " * 128
-)
-"""Every byte as a digit, an e, or something else."""
-_EXPONENT: Final = b"e000"
-_DIGITS: Final = b"0" * 200
-
-
-def may_overflow(text: str) -> bool:
-    """Whether `text` may hold a number beyond the range of a double: an exponent of three digits, or 200 digits.
-
-    Costs 0.3 us for 230 bytes, which is why it is asked where a batch comes over HTTP and not of every frame.
-    """
-    shape = text.encode().translate(_SHAPE, b"+.")
-    return _EXPONENT in shape or _DIGITS in shape
-
-
-def check_numbers(message: Message) -> None:
-    """Refuse data that many parsers cannot take: a number such as 1e999. Others are not looked for here."""
-    if message.data is not msgspec.UNSET:
-        try:
-            orjson.loads(memoryview(message.data))
-        except orjson.JSONDecodeError as error:
-            if "infinity" in str(error):
-                raise GatewayError("bad_request", f"data: {error}") from None
-
-
-def check_all_numbers(decoded: Decoded, text: str) -> Decoded:
-    """`decoded`, of `text`, with errors for messages whose numbers no double can hold."""
-    if may_overflow(text):
-        messages, errors = decoded
-        for index, message in enumerate(messages):
-            if index not in errors:
-                try:
-                    check_numbers(message)
-                except GatewayError as error:
-                    errors[index] = GatewayError(error.code, f"messages[{index}]: {error.message}")
-    return decoded
 
 
 def decode_text(body: bytes) -> str:
@@ -83,11 +41,24 @@ def decode_text(body: bytes) -> str:
 def decode_array(text: str) -> Decoded:
     """A JSON array of message objects."""
     try:
-        return _messages.decode(text), {}
+        messages = _messages.decode(text)
     except msgspec.ValidationError:
-        pass  # find out which of them
-    except (msgspec.DecodeError, RecursionError) as error:
+        messages, errors = _decode_loosely(text)  # find out which of them
+    except RecursionError as error:
+        shallow = strict.without_deep(text, level=1)
+        if shallow is None:
+            raise not_json("the body", error) from None
+        messages, errors = _decode_loosely(shallow)
+    except msgspec.DecodeError as error:
         raise not_json("the body", error) from None
+    else:
+        errors = {}
+    if not strict.is_strict(text):
+        strict.refuse_numbers(messages, errors)
+    return messages, errors
+
+
+def _decode_loosely(text: str) -> Decoded:
     try:
         raws = _raws.decode(text)
     except msgspec.ValidationError:
@@ -105,7 +76,10 @@ def split_bodies(bodies: Sequence[bytes | memoryview]) -> list[bytes]:
 def decode_lines(text: str) -> Decoded:
     """NDJSON: one message object a line; empty lines are passed over."""
     lines = [line for line in text.split("\n") if line and not line.isspace()]
-    return decode_each(lines)
+    messages, errors = decode_each(lines)
+    if not strict.is_strict(f"[{','.join(lines)}]"):
+        strict.refuse_numbers(messages, errors)
+    return messages, errors
 
 
 def decode_each(items: Sequence[msgspec.Raw | str]) -> Decoded:
@@ -116,7 +90,9 @@ def decode_each(items: Sequence[msgspec.Raw | str]) -> Decoded:
         try:
             messages.append(_message.decode(item))
         except msgspec.ValidationError as error:
-            errors[index] = GatewayError("bad_request", f"messages[{index}]: {explain(error, Message)}")
+            deep = strict.is_mark(item)
+            why = strict.too_deep("data").message if deep else explain(error, Message)
+            errors[index] = GatewayError("bad_request", f"messages[{index}]: {why}")
         except (msgspec.DecodeError, RecursionError) as error:
             errors[index] = not_json(f"messages[{index}]", error)
         if index in errors:
@@ -137,7 +113,7 @@ def explain(error: msgspec.ValidationError, struct: type[msgspec.Struct] | None 
 def not_json(what: str, error: Exception) -> GatewayError:
     """What a decoder says of text that is no JSON, or too deep."""
     if isinstance(error, RecursionError):
-        return too_deep(what)
+        return strict.too_deep(what)
     return GatewayError("bad_request", f"{what} is not JSON: {error}")
 
 
@@ -148,32 +124,13 @@ def size(message: Message) -> int:
     return len(memoryview(message.data))
 
 
-def check_depth(data: bytes | msgspec.Raw) -> None:
-    """Refuse a payload so deep that a consumer's parser would fail on the whole delivery.
-
-    A payload of depth d has at least d opening brackets, so counting them clears nearly all without a parse.
-    """
-    raw = bytes(data)
-    if raw.count(b"[") + raw.count(b"{") <= JSON_DEPTH_MAX:
-        return
-    try:
-        orjson.loads(b"[" * _PADDING + raw + b"]" * _PADDING)
-    except orjson.JSONDecodeError as error:
-        if "depth" in str(error):
-            raise too_deep("data") from None
-
-
-def too_deep(what: str) -> GatewayError:
-    return GatewayError("bad_request", f"{what} is nested deeper than {JSON_DEPTH_MAX} levels; flatten it")
-
-
 def check_json(body: bytes) -> None:
     """Refuse a body that is not one JSON value in UTF-8."""
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if "depth" in str(error):
-            raise too_deep("the body") from None
+            raise strict.too_deep("the body") from None
         raise GatewayError(
             "bad_request", f"the body is not JSON: {error}; send JSON, or name its media type in Content-Type"
         ) from None

@@ -25,7 +25,7 @@ from gateway.model import (
     Stored,
     Verb,
 )
-from gateway.wire import payload
+from gateway.wire import payload, strict
 
 SUBPROTOCOL: Final = "push.v1.json"
 
@@ -144,11 +144,16 @@ def decode(text: str) -> AnyOperation:
     try:
         operation = _decoder.decode(text)
         if isinstance(operation, _PublishStrict):
-            return Publish(operation.messages, operation.id, operation.durability, {})
+            return _checked(Publish(operation.messages, operation.id, operation.durability, {}), text)
         return operation
     except msgspec.ValidationError as error:
         problem = error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except RecursionError as error:
+        shallow = strict.without_deep(text, level=2)
+        if shallow is None:
+            raise _not_json(error) from None
+        return decode(shallow)
+    except msgspec.DecodeError as error:
         raise _not_json(error) from None
     try:
         envelope = _envelope.decode(text)
@@ -177,7 +182,7 @@ def decode(text: str) -> AnyOperation:
 
 def _not_json(error: Exception) -> BadOperationError:
     if isinstance(error, RecursionError):
-        return BadOperationError("bad_request", payload.too_deep("the frame").message, fatal=True)
+        return BadOperationError("bad_request", strict.too_deep("the frame").message, fatal=True)
     return BadOperationError("bad_request", f"the frame is not JSON: {error}", fatal=True)
 
 
@@ -187,7 +192,14 @@ def _decode_loosely(text: str, reference: Reference) -> Publish:
     except msgspec.ValidationError as error:
         raise BadOperationError("bad_request", f"publish: {payload.explain(error, _PublishLoose)}", reference) from None
     messages, errors = payload.decode_each(loose.messages)
-    return Publish(messages, loose.id, loose.durability, errors)
+    return _checked(Publish(messages, loose.id, loose.durability, errors), text)
+
+
+def _checked(publish: Publish, text: str) -> Publish:
+    """The same, with errors for messages that strict parsers do not take."""
+    if not strict.is_strict(text):
+        strict.refuse_numbers(publish.messages, publish.errors)
+    return publish
 
 
 def check_ranges(ranges: Ranges) -> Ranges:
