@@ -26,7 +26,7 @@ STOP_S: Final = 20.0
 """A drain without clients takes milliseconds; this is for one that hangs."""
 _DYING_S: Final = 1.0
 """Its connections break a moment before it is gone."""
-_BANNER: Final = re.compile(r"data plane +http://(\S+):(\d+).*control plane +http://(\S+):(\d+)\n", re.DOTALL)
+BANNER: Final = re.compile(r"data plane +http://(\S+):(\d+).*control plane +http://(\S+):(\d+)\n", re.DOTALL)
 _LOG: Final = "bench-server.log"
 _CONNECTIONS_SPARE: Final = 20_000
 
@@ -78,7 +78,7 @@ async def _wait_listening(process: trio.Process, directory: str) -> tuple[Addres
     with trio.move_on_after(START_S):
         async for data in process.stdout:
             said += data.decode(errors="replace")
-            match = _BANNER.search(said)
+            match = BANNER.search(said)
             if match:
                 return Address(match[1], int(match[2])), Address(match[3], int(match[4]))
     raise LinkLostError(f"the gateway did not start: {_last_words(directory)}")
