@@ -2,38 +2,42 @@
 
 from __future__ import annotations
 
-import gc
-import signal
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import click
-import orjson
-import trio
+from click.core import ParameterSource
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gateway.bench import plan as plans
-from gateway.bench.figures import Figures
+from gateway.bench import machine, plan, record, table
+from gateway.bench.ground import Ground
 from gateway.bench.link import LinkLostError
-from gateway.bench.own import own_gateway, raise_descriptor_limit
-from gateway.bench.plan import Plan, Target
-from gateway.bench.report import print_report
-from gateway.bench.run import Run
-from gateway.bench.tally import Tally
+from gateway.bench.profile import Profile
+from gateway.bench.record import Outcome, Record
+from gateway.bench.report import print_outcome, print_report
+from gateway.bench.scenarios import SCENARIOS
+from gateway.bench.scenarios.scenario import Scenario
+from gateway.bench.sitting import carry_out
 from gateway.cli.options import token_option
 
 IDLE_MAX: Final = 25_000
 """One address has 28,000 ports to connect from."""
-_REFRESH_S: Final = 0.2
+CUSTOM: Final = "custom"
+"""The name of what options describe."""
+_ALL: Final = "all"
+_WIDTH: Final = 120
+"""Columns that the table of a scenario needs."""
+_LOAD: Final = tuple(field.name for field in attrs.fields(plan.Plan))
+"""The options that describe a load of one's own, by the names of their parameters."""
 
 
 @click.command(context_settings={"max_content_width": 120})
+@click.argument("names", nargs=-1, metavar="[SCENARIO]...", type=click.Choice([*SCENARIOS, _ALL]))
 @click.option("--messages", type=click.IntRange(0), default=200_000, show_default=True, help="Messages to publish.")
-@click.option("--size", type=click.IntRange(18, 2**20), default=256, show_default=True, help="Bytes of a payload.")
+@click.option(
+    "--size", "size_bytes", type=click.IntRange(18, 2**20), default=256, show_default=True, help="Bytes of a payload."
+)
 @click.option("--publishers", type=click.IntRange(1, 10_000), help="Connections that publish. [default: 1; --http: 64]")
 @click.option(
     "--subscribers", type=click.IntRange(0, IDLE_MAX), default=1, show_default=True, help="WebSocket consumers."
@@ -45,7 +49,12 @@ _REFRESH_S: Final = 0.2
 @click.option(
     "--batch", type=click.IntRange(1, 1000), help="Messages in a publish frame. [default: 200, or as many as fit]"
 )
-@click.option("--rate", type=click.FloatRange(0, min_open=True), help="Messages per second. [default: what it takes]")
+@click.option(
+    "--rate",
+    "rate_per_s",
+    type=click.FloatRange(0, min_open=True),
+    help="Messages per second. [default: what it takes]",
+)
 @click.option("--http", is_flag=True, help="Publish one message a request over HTTP/1.1, kept alive.")
 @click.option(
     "--idle", type=click.IntRange(0, IDLE_MAX), default=0, help="WebSocket connections that stand idle meanwhile."
@@ -55,6 +64,7 @@ _REFRESH_S: Final = 0.2
 @click.option("--no-ack", type=click.IntRange(0), default=0, help="So many of them never acknowledge.")
 @click.option("--late-ack", type=click.IntRange(0), default=0, help="So many of them acknowledge after 5 seconds.")
 @click.option("--backlog", type=click.IntRange(0), default=0, help="Messages published before there is a consumer.")
+@click.option("--scale", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="Part of a scenario's size.")
 @click.option("--url", help="Measure this gateway and not one of our own, such as http://127.0.0.1:8080.")
 @click.option(
     "--control-url", default="http://127.0.0.1:8081", show_default=True, help="With --url: its control plane."
@@ -66,70 +76,114 @@ _REFRESH_S: Final = 0.2
     help="Where to make the temporary directory of our own gateway.",
 )
 @token_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write the JSON object to this file.")
-def bench(
-    messages: int,
-    size: int,
-    publishers: int | None,
-    subscribers: int,
-    shared: bool,
-    window: int,
-    batch: int | None,
-    rate: float | None,
-    http: bool,
-    idle: int,
-    own_topics: bool,
-    slow_readers: int,
-    no_ack: int,
-    late_ack: int,
-    backlog: int,
-    url: str | None,
-    control_url: str,
-    pid: int | None,
-    directory: str | None,
-    as_json: bool,
-    output: Path | None,
-) -> None:
+@click.option("--profile", type=click.Path(path_type=Path), help="Flame graphs of the gateway: .svg, .txt or .json.")
+@click.option("--json", "out", type=click.Path(dir_okay=False, path_type=Path), help="Write the record; - prints it.")
+@click.option("--add", is_flag=True, help="Keep what the file of --json says of other scenarios.")
+@click.option("--peers", multiple=True, metavar="NAME=FILE", help="Lines of the peers' load generator.")
+@click.option("--table", "recorded", type=click.Path(path_type=Path), help="Print a record as Markdown.")
+@click.pass_context
+def bench(context: click.Context, /, **options: Any) -> None:
     """Measure a gateway: throughput, latency, CPU and memory, and whether anything is lost.
 
     Starts a gateway of its own with an empty store in a temporary directory, loads it, and removes both; or loads the
-    one at --url, on a topic and subscriptions of its own. Exit code 1: not everything that was published came back.
+    one at --url, on a topic and subscriptions of its own. Without SCENARIO the load is what the options say, and by
+    default a saturated pipeline. Exit code 1: not everything that was published came back.
+
+    \b
+    {scenarios}
     """
-    if url is None and pid is not None:
-        raise click.UsageError("--pid goes with --url")
-    if url is not None and directory is not None:
-        raise click.UsageError("--directory is for a gateway of our own; leave out --url")
     try:
-        plan = plans.make_plan(
-            messages=messages,
-            size_bytes=size,
-            publishers=publishers,
-            subscribers=subscribers,
-            shared=shared,
-            window=window,
-            batch=batch,
-            rate_per_s=rate,
-            http=http,
-            idle=idle,
-            own_topics=own_topics,
-            slow_readers=slow_readers,
-            no_ack=no_ack,
-            late_ack=late_ack,
-            backlog=backlog,
-        )
-        given = None if url is None else Target(plans.parse_address(url), plans.parse_address(control_url), pid)
+        if options["recorded"] is not None:
+            _print_table(options)
+            return
+        scenarios = _chosen(context, options)
+        ground = _ground(options)
+        peers = dict(map(record.read_peers, options["peers"]))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    try:
-        figures = trio.run(_main, plan, given, directory)
-    except* LinkLostError as group:
-        raise click.ClickException(str(_first(group))) from None
-    if figures is None:
-        raise click.Abort
-    _tell(figures, as_json, output)
-    if not figures.complete or figures.refused or figures.invented:
-        click.get_current_context().exit(1)
+    outcomes = _measure(ground, scenarios, quiet=options["out"] == Path("-"))
+    own = ground.given is None
+    made = Record(
+        machine=machine.machine(options["directory"], own=own),
+        versions=machine.versions(),
+        commit=machine.commit(),
+        outcomes=outcomes,
+        peers=peers,
+    )
+    _write(made, options)
+    if any(case.wrong for outcome in outcomes.values() for case in outcome.cases):
+        context.exit(1)
+
+
+bench.help = (bench.help or "").format(
+    scenarios="\n    ".join([*(f"{each.name:14}{each.what}" for each in SCENARIOS.values()), f"{_ALL:14}all of them"])
+)
+
+
+def _chosen(context: click.Context, options: dict[str, Any]) -> list[Scenario]:
+    """What is to be measured, in the order of the table. Raises ValueError."""
+    names: tuple[str, ...] = options["names"]
+    load = {name: options[name] for name in _LOAD}
+    if not names:
+        if options["scale"] != 1:
+            raise ValueError("--scale goes with a scenario; without one, say --messages")
+        own = plan.make_plan(**load)
+
+        async def run(ground: Ground) -> list[record.Case]:
+            return [await ground.plan(own, CUSTOM, CUSTOM)]
+
+        return [Scenario(CUSTOM, "as the options say", run, limit_s=float("inf"))]
+    given = [name for name in _LOAD if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise ValueError(f"--{given[0].replace('_', '-')} describes a load of your own: leave out {names[0]!r}")
+    scenarios = [each for each in SCENARIOS.values() if each.name in names or _ALL in names]
+    if options["url"] is None:
+        return scenarios
+    refused = [each.name for each in scenarios if each.own_only]
+    if refused and _ALL not in names:
+        raise ValueError(f"{refused[0]} needs gateways of its own: leave out --url")
+    return [each for each in scenarios if not each.own_only]
+
+
+def _ground(options: dict[str, Any]) -> Ground:
+    """Raises ValueError with the mend."""
+    url, pid, directory = options["url"], options["pid"], options["directory"]
+    if url is None and pid is not None:
+        raise ValueError("--pid goes with --url")
+    if url is not None and directory is not None:
+        raise ValueError("--directory is for a gateway of our own; leave out --url")
+    given = None
+    if url is not None:
+        given = plan.Target(plan.parse_address(url), plan.parse_address(options["control_url"]), pid)
+    profile = None if options["profile"] is None else Profile(options["profile"])
+    return Ground(given=given, directory=directory, scale=options["scale"], profile=profile)
+
+
+def _measure(ground: Ground, scenarios: list[Scenario], *, quiet: bool) -> dict[str, Outcome]:
+    """One after the other; each is shown when it is over."""
+    outcomes = {}
+    for scenario in scenarios:
+        try:
+            outcome = carry_out(scenario, ground)
+        except* LinkLostError as group:
+            raise click.ClickException(f"{scenario.name}: {_first(group)}") from None
+        if outcome is None:
+            raise click.Abort
+        outcomes[scenario.name] = outcome
+        if not quiet:
+            _show(scenario, outcome)
+    return outcomes
+
+
+def _show(scenario: Scenario, outcome: Outcome) -> None:
+    """A load of one's own with all there is to know of it; of a scenario the figures that compare."""
+    [first, *_] = outcome.cases
+    if scenario.name == CUSTOM and first.detail is not None:
+        print_report(first.detail, Console())
+    else:
+        console = Console()
+        console.width = max(console.width, _WIDTH)
+        print_outcome(f"{scenario.name}: {scenario.what}", outcome, console)
 
 
 def _first(error: BaseException) -> BaseException:
@@ -138,79 +192,28 @@ def _first(error: BaseException) -> BaseException:
     return error
 
 
-async def _main(plan: Plan, given: Target | None, directory: str | None) -> Figures | None:
-    """Measure; None where a signal came first."""
-    tally = Tally(plan)
-    figures: Figures | None = None
-    async with _signals() as scope, _progress(tally):
-        gateway = nullcontext(given) if given is not None else own_gateway(directory, _connections(plan))
-        if given is not None:
-            raise_descriptor_limit()
-        async with gateway as target:
-            with _no_collections():
-                figures = await Run(plan, target, tally).measure()
-        scope.cancel()
-    return figures
-
-
-def _connections(plan: Plan) -> int:
-    return plan.idle + plan.publishers + plan.subscribers
-
-
-@asynccontextmanager
-async def _signals() -> AsyncIterator[trio.CancelScope]:
-    """INT and TERM end the body as a cancellation does, so that what it has started ends with it."""
-    async with trio.open_nursery() as nursery:
-
-        async def listen() -> None:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
-
-        nursery.start_soon(listen)
-        yield nursery.cancel_scope
-        nursery.cancel_scope.cancel()
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """The load's own garbage collector stands still: its pauses would be found in the gateway's latencies."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@asynccontextmanager
-async def _progress(tally: Tally) -> AsyncIterator[None]:
-    """A progress bar on standard error, where that is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
+def _write(made: Record, options: dict[str, Any]) -> None:
+    file: Path | None = options["out"]
+    if file is None:
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
-        task = progress.add_task(tally.stage, total=tally.plan.deliveries or tally.plan.messages)
-
-        async def draw() -> None:
-            while True:
-                done = tally.received if tally.plan.deliveries else tally.answered
-                progress.update(task, completed=done, description=tally.stage, refresh=True)
-                await trio.sleep(_REFRESH_S)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(draw)
-            yield
-            nursery.cancel_scope.cancel()
+    if file == Path("-"):
+        click.echo(record.encode(made), nl=False)
+        return
+    try:
+        if options["add"] and file.exists():
+            made = record.read(file).joined(made)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+    record.write(made, file)
 
 
-def _tell(figures: Figures, as_json: bool, output: Path | None) -> None:
-    encoded = orjson.dumps(attrs.asdict(figures), option=orjson.OPT_INDENT_2)
-    if output is not None:
-        output.write_bytes(encoded + b"\n")
-    if as_json:
-        click.echo(encoded)
-    else:
-        print_report(figures, Console())
+def _print_table(options: dict[str, Any]) -> None:
+    """--table, with --peers joined in; --json keeps them. Raises ValueError."""
+    if options["names"]:
+        raise ValueError("--table prints a record and measures nothing: leave out the scenarios")
+    found = record.read(options["recorded"])
+    peers = found.peers | dict(map(record.read_peers, options["peers"]))
+    found = attrs.evolve(found, peers=peers)
+    if options["out"] is not None:
+        record.write(found, options["out"])
+    click.echo(table.markdown(found), nl=False)

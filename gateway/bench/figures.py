@@ -30,6 +30,10 @@ class Server:
     resident_start_bytes: float | None
     resident_bytes: float | None
     resident_peak_bytes: float | None
+    anon_bytes: float | None
+    """Of the resident bytes at the end, its own."""
+    file_bytes: float | None
+    """Pages of mapped files."""
     bytes_per_idle_connection: float | None
 
 
@@ -41,6 +45,8 @@ class Backlog:
     published_per_s: float
     resident_growth_bytes: float | None
     """Of the gateway while it took them."""
+    anon_growth_bytes: float | None
+    """Of these, its own; without the pages of its files."""
     drained_s: float | None
     """From the first consumer until as many messages had come; None where they have not."""
     drained_per_s: float | None

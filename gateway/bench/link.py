@@ -48,7 +48,7 @@ class WebSocketLink:
         with trio.move_on_after(HANDSHAKE_S):
             link = cls(await dial(address, nursery))
             try:
-                welcome = await link._shake_hands(Handshake(address.netloc, PATH, authorization()))
+                welcome = await link._shake_hands(Handshake(address.netloc, PATH, authorization(address)))
                 while not welcome:
                     welcome = await link.receive()
             except BaseException:
@@ -124,11 +124,15 @@ class WebSocketLink:
         self._stream.abort()
 
 
-@cache
-def authorization() -> str:
-    """The header line of the credential that the command was given, for a gateway that asks for one."""
-    credential = token()
+def authorization(address: Address) -> str:
+    """The header line of the credential of this gateway, or of the one that the command was given."""
+    credential = address.token or _given_token()
     return "" if credential is None else f"Authorization: Bearer {credential}\r\n"
+
+
+@cache
+def _given_token() -> str | None:
+    return token()
 
 
 class HttpLink:
@@ -147,7 +151,7 @@ class HttpLink:
         """The head of a request with a JSON body of `length` bytes."""
         return (
             f"{method} {path} HTTP/1.1\r\nHost: {self._address.netloc}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {length}\r\n{authorization()}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {length}\r\n{authorization(self._address)}\r\n"
         ).encode("ascii")
 
     async def call(self, method: str, path: str, body: bytes = b"") -> tuple[int, bytes]:

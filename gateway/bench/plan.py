@@ -122,12 +122,36 @@ def make_plan(
     )
 
 
+def describe(plan: Plan) -> str:
+    """The load in one line."""
+    if not plan.messages:
+        return f"{plan.idle:,} idle connections"
+    way = "one HTTP request each" if plan.http else f"in batches of up to {plan.batch:,}"
+    speed = f"{plan.rate_per_s:,.0f}/s" if plan.rate_per_s else "as fast as it goes"
+    if plan.rate_per_s is None and not plan.http:
+        speed += f", {plan.window:,} unconfirmed on each connection"
+    ends = f"from {_many(plan.publishers, 'publisher')} to {_many(plan.subscribers, 'subscriber')}"
+    shared = " of one subscription" if plan.shared else " with a topic each" if plan.own_topics else ""
+    for count, what in ((plan.slow_readers, "never read"), (plan.no_ack, "never ack"), (plan.late_ack, "ack late")):
+        if count:
+            shared += f", {count:,} of which {what}"
+    if plan.backlog:
+        shared += f", behind a backlog of {plan.backlog:,}"
+    return f"{plan.messages:,} messages of {plan.size_bytes:,} bytes, {way}, {ends}{shared}; {speed}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" + ("" if count == 1 else "s")
+
+
 @attrs.frozen
 class Address:
     """One plane of a gateway."""
 
     host: str
     port: int
+    token: str | None = attrs.field(default=None, repr=False)
+    """The credential of a gateway of our own that asks for one."""
 
     @property
     def netloc(self) -> str:

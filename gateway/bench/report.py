@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from gateway.bench.figures import Figures
-from gateway.bench.plan import Plan
+from gateway.bench.plan import describe
+from gateway.bench.record import Case, Outcome
 from gateway.bench.tally import Percentiles
 
 
@@ -30,26 +32,67 @@ def print_report(figures: Figures, console: Console) -> None:
         console.print(note, soft_wrap=True)
 
 
-def describe(plan: Plan) -> str:
-    """The load in one line."""
-    if not plan.messages:
-        return f"{plan.idle:,} idle connections"
-    way = "one HTTP request each" if plan.http else f"in batches of up to {plan.batch:,}"
-    speed = f"{plan.rate_per_s:,.0f}/s" if plan.rate_per_s else "as fast as it goes"
-    if plan.rate_per_s is None and not plan.http:
-        speed += f", {plan.window:,} unconfirmed on each connection"
-    ends = f"from {_many(plan.publishers, 'publisher')} to {_many(plan.subscribers, 'subscriber')}"
-    shared = " of one subscription" if plan.shared else " with a topic each" if plan.own_topics else ""
-    for count, what in ((plan.slow_readers, "never read"), (plan.no_ack, "never ack"), (plan.late_ack, "ack late")):
-        if count:
-            shared += f", {count:,} of which {what}"
-    if plan.backlog:
-        shared += f", behind a backlog of {plan.backlog:,}"
-    return f"{plan.messages:,} messages of {plan.size_bytes:,} bytes, {way}, {ends}{shared}; {speed}"
+def print_outcome(title: str, outcome: Outcome, console: Console) -> None:
+    """A row for each case."""
+    console.print(f"[bold]{title}[/bold]" + _of_scale(outcome.scale), soft_wrap=True)
+    table = Table(box=None, pad_edge=False, header_style="cyan")
+    for name, justify in zip(HEAD, ("left", *["right"] * (len(HEAD) - 1)), strict=True):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]  # it is one of them
+    for case in outcome.cases:
+        table.add_row(*row(case))
+    console.print(table)
+    for case in outcome.cases:
+        for name, value in case.extra.items():
+            console.print(f"  {case.name}: {extra(name, value)}", highlight=False)
+        if case.wrong:
+            console.print(f"[red]{case.name}: {case.wrong}[/red]", soft_wrap=True)
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("" if count == 1 else "s")
+def _of_scale(scale: float) -> str:
+    return "" if scale == 1 else f" [dim](at {scale:g} of its size)[/dim]"
+
+
+HEAD: Final = ("", "a second", "server CPU", "of a core", "load CPU", "p50", "p90", "p99", "p99.9 ms", "its memory")
+"""The columns of a case."""
+
+
+def row(case: Case) -> tuple[str, ...]:
+    """A case in the columns of `HEAD`."""
+    latency = case.latency.get("delivery") or case.latency.get("confirm")
+    values = (latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.p99_9_ms) if latency else (None,) * 4
+    return (
+        case.name,
+        "-" if case.per_s is None else f"{case.per_s:,.0f} {_plural(case.unit)}",
+        "-" if case.cpu_us is None else f"{case.cpu_us:,.1f} us/{case.unit}",
+        _show(case.server_cpu_share, "{:.0%}"),
+        _show(case.load_cpu_share, "{:.0%}"),
+        *(_show(value, "{:.2f}") for value in values),
+        _mib(case.memory.anon),
+    )
+
+
+def _plural(unit: str) -> str:
+    return "deliveries" if unit == "delivery" else f"{unit}s"
+
+
+def extra(name: str, value: float | None) -> str:
+    """A figure that only one scenario has, by the unit that ends its name."""
+    what, _, unit = name.rpartition("_")
+    if value is None:
+        return f"{name}: -"
+    what = what.replace("_", " ")
+    forms = {"bytes": lambda: _bytes(value), "s": lambda: f"{value:,.2f} s"}
+    if name.endswith("_per_s"):
+        return f"{what.removesuffix(' per')}: {value:,.0f}/s"
+    if unit == "ratio":
+        return f"{what} ratio: {value:.2f}"
+    if unit in forms:
+        return f"{what}: {forms[unit]()}"
+    return f"{what} {unit}: {value:,.2f}"
+
+
+def _bytes(value: float) -> str:
+    return f"{value / 2**20:,.1f} MiB" if abs(value) >= 2**20 else f"{value / 1024:,.1f} KiB"
 
 
 def _rows(figures: Figures) -> Iterator[tuple[str, str, str]]:

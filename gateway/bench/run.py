@@ -10,7 +10,8 @@ import os
 import platform
 import secrets
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from functools import partial
 from typing import Final
 
@@ -45,7 +46,15 @@ _SETTLING_S: Final = 0.5
 class Run:
     """One plan carried out on one gateway."""
 
-    def __init__(self, plan: Plan, target: Target, tally: Tally) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        target: Target,
+        tally: Tally,
+        watched: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
+    ) -> None:
+        """`watched` is held over what is measured."""
+        self._watched = watched
         self._plan = plan
         self._target = target
         self._tally = tally
@@ -83,21 +92,22 @@ class Run:
             await self._pile_up(control, links)
         tally.stage = "connecting"
         publishers = [await self._publisher(links) for _ in range(self._plan.publishers)]
-        before = await vitals.look(self._target, control)
-        tally.begin(self._names, now_us(), self._names[: self._plan.misfits])
-        subscribers, misfits = await self._attach_all(links)
-        tally.stage = "publishing"
-        if not self._plan.backlog:  # else its delivery has begun with the first consumer
+        async with self._watched():
             before = await vitals.look(self._target, control)
-            tally.started_us = now_us()
-        load_s, began_s = time.process_time(), trio.current_time()
-        if self._plan.messages:
-            await self._load(publishers, subscribers, misfits, links)
-        load_s, passed_s = time.process_time() - load_s, trio.current_time() - began_s
-        server_s = vitals.cpu_s(self._target.pid) if self._target.pid is not None else None
-        after = await vitals.look(self._target, control)
-        if server_s is not None:
-            after = attrs.evolve(after, cpu_s=server_s)
+            tally.begin(self._names, now_us(), self._names[: self._plan.misfits])
+            subscribers, misfits = await self._attach_all(links)
+            tally.stage = "publishing"
+            if not self._plan.backlog:  # else its delivery has begun with the first consumer
+                before = await vitals.look(self._target, control)
+                tally.started_us = now_us()
+            load_s, began_s = time.process_time(), trio.current_time()
+            if self._plan.messages:
+                await self._load(publishers, subscribers, misfits, links)
+            load_s, passed_s = time.process_time() - load_s, trio.current_time() - began_s
+            server_s = vitals.cpu_s(self._target.pid) if self._target.pid is not None else None
+            after = await vitals.look(self._target, control)
+            if server_s is not None:
+                after = attrs.evolve(after, cpu_s=server_s)
         server = self._server(start, before, after, passed_s, idle_bytes)
         found = stages(before, after, self._tally.accepted, passed_s) if self._plan.messages else []
         return self._figures(server, found, load_s / max(passed_s, 1e-6))
@@ -113,9 +123,7 @@ class Run:
         await open_idle(count, self._target.data, links, self._tally)
         await trio.sleep(_SETTLING_S)
         now = await vitals.look(self._target, control)
-        if start.resident_bytes is None or now.resident_bytes is None:
-            return None
-        return (now.resident_bytes - start.resident_bytes) / count
+        return vitals.memory_growth(start, now, count)
 
     async def _put_subscriptions(self, control: HttpLink) -> None:
         """Several at once: each waits for the disk."""
@@ -166,6 +174,7 @@ class Run:
             messages=count,
             published_per_s=round(count / passed_s, 1),
             resident_growth_bytes=growth_bytes,
+            anon_growth_bytes=vitals.memory_growth(before, after),
             drained_s=None,
             drained_per_s=None,
         )
@@ -305,6 +314,8 @@ class Run:
             resident_start_bytes=start.resident_bytes,
             resident_bytes=after.resident_bytes,
             resident_peak_bytes=after.peak_bytes,
+            anon_bytes=after.anon_bytes,
+            file_bytes=after.file_bytes,
             bytes_per_idle_connection=ratio(idle_bytes, 1),
         )
 

@@ -122,6 +122,12 @@ class Tally:
         self.published.add(low, high)
         self.backlog += high - low + 1
 
+    def progress(self) -> tuple[str, int, int]:
+        """Its stage, how much has come, and how much will."""
+        if self.plan.deliveries:
+            return self.stage, self.received, self.plan.deliveries
+        return self.stage, self.answered + self.idle, self.plan.messages + self.plan.idle
+
     @property
     def answered(self) -> int:
         return self.accepted + self.refused

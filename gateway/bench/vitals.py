@@ -14,7 +14,6 @@ from gateway.bench.plan import Target
 _UTIME, _STIME = 11, 12
 """Fields of /proc/PID/stat behind the name of the program (proc(5)), which may hold anything."""
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 COMMITS: Final = "gateway_log_commit_seconds_count"
 COMMIT_SECONDS: Final = "gateway_log_commit_seconds_sum"
@@ -34,6 +33,10 @@ class Vitals:
     resident_bytes: float | None
     peak_bytes: float | None
     """The most that was ever resident."""
+    anon_bytes: float | None
+    """Of the resident bytes, those that are its own."""
+    file_bytes: float | None
+    """Those that are pages of mapped files, which the kernel takes back when it needs them."""
     metrics: dict[str, float]
     """Sample as the metrics name it, labels included -> value."""
 
@@ -49,12 +52,22 @@ def growth(before: Vitals, after: Vitals, name: str) -> float | None:
     return None if old is None or new is None else new - old
 
 
+def memory_growth(before: Vitals, after: Vitals, count: int = 1) -> float | None:
+    """Bytes that came for each of `count`: its own where they are known apart, else the resident ones."""
+    for old, new in ((before.anon_bytes, after.anon_bytes), (before.resident_bytes, after.resident_bytes)):
+        if old is not None and new is not None:
+            return (new - old) / count
+    return None
+
+
 async def look(target: Target, control: HttpLink) -> Vitals:
     """The server now. CPU time is read last, so that the look itself falls before what is measured."""
     metrics = await _metrics(control)
     if target.pid is not None:
-        return Vitals(cpu_s(target.pid), resident_bytes(target.pid), peak_bytes(target.pid), metrics)
-    return Vitals(metrics.get(CPU_SECONDS), metrics.get(RESIDENT_BYTES), None, metrics)
+        memory = status_bytes(target.pid)
+        resident, peak, anon, file = (memory.get(name) for name in ("VmRSS", "VmHWM", "RssAnon", "RssFile"))
+        return Vitals(cpu_s(target.pid), resident, peak, anon, file, metrics)
+    return Vitals(metrics.get(CPU_SECONDS), metrics.get(RESIDENT_BYTES), None, None, None, metrics)
 
 
 async def _metrics(control: HttpLink) -> dict[str, float]:
@@ -72,16 +85,10 @@ def cpu_s(pid: int) -> float:
     return (int(fields[_UTIME]) + int(fields[_STIME])) / _TICKS_PER_S
 
 
-def resident_bytes(pid: int) -> int:
-    return int(_read(pid, "statm").split()[1]) * _PAGE_BYTES
-
-
-def peak_bytes(pid: int) -> int:
-    """The most memory that was ever resident (VmHWM in proc(5))."""
-    for line in _read(pid, "status").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def status_bytes(pid: int) -> dict[str, int]:
+    """The sizes that proc(5) shows of a process, such as `VmRSS`. Raises LinkLostError where it is not there."""
+    lines = (line.split() for line in _read(pid, "status").splitlines() if line.endswith(" kB"))
+    return {name.rstrip(":"): int(kibibytes) * 1024 for name, kibibytes, _ in lines}
 
 
 def _read(pid: int, name: str) -> str:

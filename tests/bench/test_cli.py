@@ -31,9 +31,16 @@ def temporary(tmp_path: Path) -> Iterator[Path]:
 
 def measure(*arguments: str | Path) -> dict[str, Any]:
     """Run the command; the object that it prints."""
-    outcome = CliRunner().invoke(bench, ["--json", *map(str, arguments)], catch_exceptions=False)
+    outcome = CliRunner().invoke(bench, ["--json", "-", *map(str, arguments)], catch_exceptions=False)
     assert outcome.exit_code == 0, outcome.output
-    figures: dict[str, Any] = json.loads(outcome.stdout)
+    return detail(json.loads(outcome.stdout))
+
+
+def detail(record: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the load that the options said."""
+    [case] = record["outcomes"]["custom"]["cases"]
+    assert case["wrong"] == ""
+    figures: dict[str, Any] = case["detail"]
     return figures
 
 
@@ -95,10 +102,10 @@ def test_the_memory_of_idle_connections(temporary: Path) -> None:
 
 def test_the_figures_go_to_a_file_and_to_people(temporary: Path, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
-    arguments = ["--directory", str(temporary), "--messages", "200", "--subscribers", "0", "--output", str(file)]
+    arguments = ["--directory", str(temporary), "--messages", "200", "--subscribers", "0", "--json", str(file)]
     outcome = CliRunner().invoke(bench, arguments, catch_exceptions=False)
     assert outcome.exit_code == 0
-    check_sums(json.loads(file.read_bytes()), 200, 0)
+    check_sums(detail(json.loads(file.read_bytes())), 200, 0)
     for word in ("publish to confirm", "p99.9", "server CPU", "group commit", "resident memory"):
         assert word in outcome.stdout
 
