@@ -56,7 +56,7 @@ def read_header(files: Files, path: Path) -> Header | None:
     finally:
         files.close(file)
     written = data.strip(b"\0")  # a file may have grown before its data came
-    if written and not data.startswith(records.MAGIC[: len(data)]) and records.MAGIC[4:] not in data[:8]:
+    if written and not data.startswith(records.MAGIC[: len(data)]) and not _is_ours(data[: len(records.MAGIC)]):
         raise StoreError(f"{path}: is not a segment of this store (it does not begin with PUSHLOG1); move it away")
     record = records.decode(data, len(records.MAGIC))
     if record is None or record.kind != Kind.HEADER or not data.startswith(records.MAGIC):
@@ -77,6 +77,12 @@ def read_header(files: Files, path: Path) -> Header | None:
         head["created_ms"],
         record.end,
     )
+
+
+def _is_ours(beginning: bytes) -> bool:
+    """Whether one half of the magic is right: then the other is damaged."""
+    half = len(records.MAGIC) // 2
+    return beginning[:half] == records.MAGIC[:half] or beginning[half:] == records.MAGIC[half:]
 
 
 def read_front(files: Files, file: int, path: Path, size: int) -> bytes:
