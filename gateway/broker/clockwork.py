@@ -5,9 +5,9 @@ they were handed out; the clock turns a map over as a whole, so nothing is scann
 of its map's turn would be moved for little, so it stands in the map of its deadline instead; so does one whose frame
 waits for its socket.
 
-*Direct*: what outlives that, and every slice that came back or is delayed, lies on the shelf: 60 bytes a record, no
+*Direct*: what outlives that, and every slice that came back or backs off, lies on the shelf: 60 bytes a record, no
 object. *File*: the same shelf, beyond its bound in bytes, over a mapped file. Nothing of this survives a restart: what
-was in somebody's hand waits again.
+was in somebody's hand waits again. What was published with a delay stands nowhere but in the log: see delay.py.
 
 There is a bound on leases in the heap too: beyond it the oldest are moved before their time.
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from gateway.broker.delay import Delays
 from gateway.broker.lease import Consumer, Keeper, Lease, Returned
 from gateway.broker.shelf import Pile, Shelf
 from gateway.broker.slice import Slice
@@ -56,6 +57,7 @@ class Clockwork:
         """The first tick that has not come yet."""
         self.shelf: Shelf[Keeper] = Shelf(tick_ms) if shelf is None else shelf
         self.shelf.turn(now_ms // tick_ms)
+        self.delays = Delays(now_ms)
         self.leaving: deque[Consumer] = deque()
         """Have left, and held more than could be given back at once."""
         self._dropping: deque[Pile[Keeper]] = deque()

@@ -45,7 +45,7 @@ def expire_before(subscription: Subscription, position: int, cutoff_ms: int, seg
     return (
         _expire_ahead(s, position, cutoff_ms, segments)
         or _expire_ready(s, position, cutoff_ms, segments)
-        or _expire_passed_over(s, position, segments)
+        or _expire_passed_over(s, position, cutoff_ms, segments)
     )
 
 
@@ -68,7 +68,7 @@ def _expire_ahead(s: Subscription, position: int, cutoff_ms: int, segments: Sequ
         if rest is not None:
             piece, rest = _cut(rest, 1)
             assert piece is not None
-            s.delay(piece, times[piece.first][0])
+            s.keep(piece, segments)
     s.settle_all(pieces, Cause.EXPIRED)
     return bool(pieces) or rest is None
 
@@ -94,7 +94,7 @@ def _expire_ready(s: Subscription, position: int, cutoff_ms: int, segments: Sequ
     return bool(old)
 
 
-def _expire_passed_over(s: Subscription, position: int, segments: Sequence[Segment]) -> bool:
+def _expire_passed_over(s: Subscription, position: int, cutoff_ms: int, segments: Sequence[Segment]) -> bool:
     """What waits behind its key."""
     if not s.settings.ordered:
         return False
@@ -103,7 +103,9 @@ def _expire_passed_over(s: Subscription, position: int, segments: Sequence[Segme
         positions, low = walk(segments, s.number, low, min(position, s.front), s.settled, STEP, POSITION_MAX, s.past)
         if not positions:
             return False
-        pieces = [Slice(range(p, p + 1), p) for p in positions if s.is_passed_over(segments, p)]
+        times = times_of(segments, positions)
+        old = [p for p in positions if times.get(p, (0, 0))[0] <= cutoff_ms]
+        pieces = [Slice(range(p, p + 1), p) for p in old if s.is_passed_over(segments, p)]
         if pieces:
             s.settle_all(pieces, Cause.EXPIRED)
             return True

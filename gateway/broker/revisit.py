@@ -23,7 +23,7 @@ from typing import Final
 from gateway.broker.clockwork import STEP
 from gateway.broker.owned import owned, tally
 from gateway.broker.subscription import Cause, Subscription
-from gateway.kit.ranges import RangeSet, count, normalise
+from gateway.kit.ranges import RangeSet, count
 from gateway.model import POSITION_MAX, Ranges, Sought
 from gateway.store.segment import Segment
 
@@ -41,6 +41,7 @@ def seek(subscription: Subscription, position: int, segments: Sequence[Segment])
     sought = Sought(position, again=messages - unsettled, skipped=s.unsettled - unsettled)
     s.begin_at(position)
     replay_seek(s, position, sought.again, sought.skipped)
+    s.recount(segments)
     return sought
 
 
@@ -69,10 +70,9 @@ def redrive(subscription: Subscription, segments: Sequence[Segment]) -> tuple[in
             messages += here
     s.buried.remove(found[0][0], found[-1][1])
     replay_redrive(s, messages, ranges)
-    behind = [
-        (low, min(high, s.front - 1)) for low, high in ranges if low < s.front
-    ]  # the others it comes to by itself
-    s.revisit = normalise([*s.revisit, *behind])
+    for low, high in ranges:
+        if low < s.front:  # it comes to the others by itself
+            s.revisit.add(max(low, 1), min(high, s.front - 1))
     return messages, ranges
 
 

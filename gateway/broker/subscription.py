@@ -2,8 +2,8 @@
 
 Every message routed to it is in exactly one of these hands, and moves only through the methods below:
 
-    waiting     from `front` on in the log, or in the pile `ready` (came back, due now)
-    delayed     in the pile `delays`: not due yet (its own delay, or backoff)
+    waiting     from `front` on in the log, in `revisit`, or in the pile `ready` (came back, due now)
+    delayed     in the log, and not due yet by its own delay; or in the pile `delays`, where it backs off
     in flight   held by a consumer's lease, or by `doomed` until its dead letter is stored
     settled     acked, expired, dead-lettered or skipped by a seek: in `settled`, and counted
 
@@ -14,19 +14,19 @@ settled ones due once more: see revisit.py.
 from __future__ import annotations
 
 import enum
-from bisect import bisect_left
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import takewhile
+from itertools import groupby, islice, takewhile
 
 import attrs
 
 from gateway.broker.choosing import Takers
 from gateway.broker.clockwork import STEP, Clockwork
+from gateway.broker.delay import count_delayed
 from gateway.broker.keyorder import KeyOrder
 from gateway.broker.lease import Consumer, Keeper, Lease, Returned
 from gateway.broker.owned import owned
-from gateway.broker.queue import NO_PAST, end_of, fit, keys_of, measure, queue_of, times_of, unsettled, walk
+from gateway.broker.queue import NO_PAST, end_of, fit, keys_of, measure, times_of, unsettled, walk
 from gateway.broker.shelf import Pile
 from gateway.broker.slice import Slice
 from gateway.kit.backoff import redelivery_ms
@@ -53,6 +53,14 @@ class Cause(enum.IntEnum):
     EXPIRED = 2
     DEAD_LETTERED = 3
     SKIPPED = 4
+
+
+class _Fate(enum.Enum):
+    """What becomes of a message that `take` has come to."""
+
+    DUE = enum.auto()
+    EARLY = enum.auto()
+    LATE = enum.auto()
 
 
 @attrs.frozen
@@ -113,12 +121,13 @@ class Subscription:
         self.counts = dict.fromkeys(Cause, 0)
         self.oldest_known: tuple[int, int | None] = (0, None)  # position of the oldest unsettled message, its time
         self.in_flight = 0
-        self.delayed = 0
+        self.delayed = 0  # in the pile
+        self.not_due = 0  # in the log: unsettled, and behind the cursor of delay.py
         self.redelivered = 0
         self.restarting = False  # everything is being taken back
         self.restarts = 0  # times that this was done
         self.buried = RangeSet(0)  # what was given up, and may be redriven
-        self.revisit: list[tuple[int, int]] = []  # ranges behind `front` that are due once more, ascending
+        self.revisit = RangeSet(0)  # what is behind `front` and to be come to: it is due now, or once more
         self.expired_leases = 0
         self._clockwork = clockwork
         self.damaged: list[Slice] = []  # cannot be read; still waiting
@@ -207,15 +216,10 @@ class Subscription:
                 piece, rest = piece.cut(taken)
                 self._ready.add(rest)
             return (piece,)
-        while self.revisit:
-            low, high = self.revisit[0]
-            positions, _ = walk(
-                segments, self.number, low, min(high + 1, limit), self.settled, count_max, size_max, self.past
-            )
-            pieces, front = self._sorted_out(positions, low, segments)
-            self.revisit[:1] = [(front, high)] if positions and front <= high else []
-            if positions:
-                return pieces if front > low else None
+        if self.revisit:
+            found = self._revisited(segments, limit, count_max, size_max)
+            if found is not None:
+                return found
         if self.front >= limit:
             return None
         before = self.front
@@ -227,6 +231,32 @@ class Subscription:
             return self._slices(positions, before)
         pieces, self.front = self._sorted_out(positions, before, segments)
         return pieces if self.front > before else None
+
+    def _revisited(
+        self, segments: Sequence[Segment], limit: int, count_max: int, size_max: int
+    ) -> Sequence[Slice] | None:
+        """The next pieces of one segment that are to be come to behind the front; None where there are none."""
+        found: list[Slice] = []
+        done = end = 0
+        for low, high in islice(self.revisit, _ROUNDS_MAX):
+            stop = min(high + 1, limit)
+            if low >= stop or (found and (low >= end or count_max <= 0 or size_max <= 0)):
+                break
+            positions, _ = walk(segments, self.number, low, stop, self.settled, count_max, max(size_max, 1), self.past)
+            pieces, front = self._sorted_out(positions, low, segments)
+            if positions:
+                if found and positions[0] >= end:
+                    break
+                end = end_of(segments, positions[0])
+            done = front - 1 if positions else high
+            found += pieces
+            count_max -= len(positions)
+            size_max -= sum(measure(segments, piece.positions) for piece in pieces)
+            if positions and front <= high:
+                break  # the rest of it is for the next frame, or waits for room for its key
+        if done:
+            self.revisit.remove(1, done)
+        return found if done else None
 
     def _sorted_out(
         self, positions: Sequence[int], span_low: int, segments: Sequence[Segment]
@@ -272,15 +302,49 @@ class Subscription:
             yield piece
             return
         rest: Slice | None = piece
-        while rest is not None:
-            piece, rest = rest.cut(1) if len(rest) > 1 else (rest, None)
-            due_ms, expires_ms = times.get(piece.first, (0, 0))
-            if expires_ms and expires_ms <= now:
-                self._settle(piece, Cause.EXPIRED)
-            elif due_ms > now:
-                self.delay(piece, due_ms)
-            else:
+        for fate, group in groupby(piece.positions, partial(self._fate, times, now)):
+            assert rest is not None
+            stop = len(list(group))
+            piece, rest = rest.cut(stop) if stop < len(rest) else (rest, None)
+            if fate is _Fate.DUE:
                 yield piece
+            elif fate is _Fate.EARLY:
+                self.pass_over(piece)
+            else:
+                self._settle(piece, Cause.EXPIRED)
+
+    def _fate(self, times: Mapping[int, tuple[int, int]], now: int, position: int) -> _Fate:
+        due_ms, expires_ms = times.get(position, (0, 0))
+        if not self._clockwork.delays.is_due(position, due_ms):
+            return _Fate.EARLY
+        return _Fate.LATE if expires_ms and expires_ms <= now else _Fate.DUE
+
+    def pass_over(self, piece: Slice) -> None:
+        """It is not due yet: the cursor of what is delayed comes to it, and nothing of it is kept meanwhile."""
+        low = piece.span_low
+        for first, last in consecutive(piece.positions):
+            if low < first:
+                self.settled.add(low, first - 1)  # foreign, or settled already: no slice spans it any more
+            low = last + 1
+
+    def come_due(self, low: int, high: int, segment: Segment) -> None:
+        """The delays of all messages in [low, high], which are its own, are over."""
+        for first, last in list(self.settled.gaps(low, high)):
+            self.not_due -= last - first + 1
+            if self._keys is not None:
+                self._come_due_in_order(range(first, last + 1), segment)
+            elif first < self.front and not self.deleted:
+                self.revisit.add(first, min(last, self.front - 1))
+
+    def _come_due_in_order(self, positions: Sequence[int], segment: Segment) -> None:
+        """One that is out of its key goes on; one that waits behind another is come to by its key."""
+        for position, key in zip(positions, keys_of((segment,), positions), strict=True):
+            if self.is_ahead(position):
+                continue
+            if not key:
+                self.revisit.add(position, position)
+            elif self._keys is not None and self._keys.out_before(key) == position:
+                self._ready.add(Slice(range(position, position + 1), position))
 
     def start(self, lease: Lease, now: int) -> None:
         """The frame has been handed to the socket: the lease begins to run."""
@@ -450,10 +514,21 @@ class Subscription:
         self._delays.add(piece, self._clockwork.tick_of(due_ms))
 
     def due(self, returned: Returned) -> None:
-        """A delay is over."""
+        """A backoff is over."""
         self.delayed -= len(returned.slice)
         if not self.deleted:
             self._ready.add(returned.slice)
+
+    def keep(self, piece: Slice, segments: Sequence[Segment]) -> None:
+        """What `next_ahead` took is to be delivered, now or when it is due."""
+        if self.is_due(segments, piece.first):
+            self._ready.add(piece)
+        else:
+            self.pass_over(piece)
+
+    def recount(self, segments: Iterable[Segment]) -> None:
+        """Another part of the log is its own, or due, than was: count what of it is not due yet."""
+        count_delayed(segments, self._clockwork.delays.passed, (self,))
 
     def _doom(self, piece: Slice, cause: str, reason: str) -> None:
         if self._keeps_dead and cause == "term":
@@ -473,12 +548,15 @@ class Subscription:
 
     def next_ahead(self, segments: Sequence[Segment], limit: int, count_max: int) -> Slice | None:
         """Take the next messages that `take` has still to come to, below `limit`; whatever their keys are."""
-        if self.revisit and self.revisit[0][0] < limit:
-            low, high = self.revisit[0]
+        while self.revisit:
+            low, high = next(iter(self.revisit))
+            if low >= limit:
+                break
             stop = min(high + 1, limit)
             positions, front = walk(segments, self.number, low, stop, self.settled, count_max, POSITION_MAX, self.past)
-            self.revisit[:1] = [(front, high)] if front <= high else []
-            return self._first(positions, low) if positions else self.next_ahead(segments, limit, count_max)
+            self.revisit.remove(low, front - 1)
+            if positions:
+                return self._first(positions, low)
         before = self.front
         if before >= limit:
             return None
@@ -496,7 +574,7 @@ class Subscription:
 
     def put_back(self, piece: Slice) -> None:
         """What `next_ahead` took is still to be come to."""
-        self.revisit.insert(0, (piece.span_low, piece.last))
+        self.revisit.add(max(piece.span_low, 1), piece.last)
 
     def is_passed_over(self, segments: Sequence[Segment], position: int) -> bool:
         """Whether an unsettled `position` waits behind its key, in nobody's hand."""
@@ -558,7 +636,7 @@ class Subscription:
         self.restarting = False
         self.doomed.clear()
         self.damaged.clear()
-        self.revisit.clear()
+        self.revisit = RangeSet(0)
         if self._keys is not None:
             self._keys.clear()
         self.in_flight = self.delayed = 0
@@ -622,15 +700,20 @@ class Subscription:
 
     def is_ahead(self, position: int) -> bool:
         """Whether `take` has still to come to `position`."""
-        return position >= self.front or any(low <= position <= high for low, high in self.revisit)
+        return position >= self.front or position in self.revisit
+
+    def is_due(self, segments: Sequence[Segment], position: int) -> bool:
+        """Whether the message has no delay of its own, or it is over."""
+        due_ms, _ = times_of(segments, (position,)).get(position, (0, 0))
+        return self._clockwork.delays.is_due(position, due_ms)
 
     def oldest(self, segments: Sequence[Segment], limit: int) -> int | None:
         """Position of the oldest message that is not settled, in whichever hand; None where there is none."""
         positions, _ = walk(segments, self.number, self.settled.floor, limit, self.settled, 1, 1, self.past)
         return positions[0] if positions else None
 
-    def statistics(self, segments: Sequence[Segment], now: int, oldest_ms: int | None) -> SubscriptionStatistics:
-        delayed = self.delayed + self._unseen_delayed(segments, now)
+    def statistics(self, oldest_ms: int | None) -> SubscriptionStatistics:
+        delayed = self.delayed + self.not_due
         counts = self.counts
         return SubscriptionStatistics(
             waiting=self.unsettled - self.in_flight - delayed,
@@ -644,29 +727,6 @@ class Subscription:
             consumers=sum(not (c.once and c.blocked) for c in self.consumers),
             skipped=counts[Cause.SKIPPED],
         )
-
-    def _unseen_delayed(self, segments: Iterable[Segment], now: int) -> int:
-        """Delayed messages that `take` has not come to yet."""
-        return sum(self._count_delayed(segment, now) for segment in segments if segment.due_ms > now)
-
-    def _count_delayed(self, segment: Segment, now: int) -> int:
-        queue = queue_of(segment, self.number, self.past)
-        if queue is None:
-            return 0
-        index = segment.index
-        return sum(
-            1
-            for ordinal, due_ms in zip(index.timed_at, index.due_ms, strict=True)
-            if due_ms > now
-            and self.is_ahead(index.position(ordinal))
-            and index.position(ordinal) not in self.settled
-            and _in_queue(queue, index.position(ordinal) - index.base)
-        )
-
-
-def _in_queue(queue: Sequence[int], position: int) -> bool:
-    index = bisect_left(queue, position)
-    return index < len(queue) and (index & 1 == 1 or queue[index] == position)
 
 
 def _receives(settings: SubscriptionSettings, topic: str | None) -> bool:

@@ -36,6 +36,7 @@ def explain(
         _in_hand(s, position)
         or _behind_its_key(s, position, segments)
         or _not_due(s, position, segments, now)
+        or _dying(s, position, segments)
         or _held_up(s, position, durable_end)
     )
 
@@ -53,10 +54,8 @@ def _in_hand(s: Subscription, position: int) -> Why | None:
     delayed = s.delay_of(position)
     if delayed is not None:
         piece, until_ms = delayed
-        reason = WhyReason.BACKOFF if piece.attempts else WhyReason.DELAYED
-        what = "it came back" if piece.attempts else "it was published with a delay"
-        detail = f"{what} and is due at {until_ms}, in ms since the epoch"
-        return _why(position, reason, detail, until_ms=until_ms, attempts=piece.attempts)
+        detail = f"it came back and is due at {until_ms}, in ms since the epoch"
+        return _why(position, WhyReason.BACKOFF, detail, until_ms=until_ms, attempts=piece.attempts)
     return None
 
 
@@ -69,13 +68,17 @@ def _behind_its_key(s: Subscription, position: int, segments: Sequence[Segment])
         return _why(
             position, WhyReason.WAITING, "the one before it of its key is settled, and its turn comes", attempts=0
         )
-    if s.ready_of(position) is None and not s.is_ahead(position):
-        return _why(position, WhyReason.DYING, "its deliveries are over; its dead letter is on its way to the disk")
     return None
 
 
+def _dying(s: Subscription, position: int, segments: Sequence[Segment]) -> Why | None:
+    if s.ready_of(position) is not None or s.is_ahead(position) or not s.is_due(segments, position):
+        return None
+    return _why(position, WhyReason.DYING, "its deliveries are over; its dead letter is on its way to the disk")
+
+
 def _not_due(s: Subscription, position: int, segments: Sequence[Segment], now: int) -> Why | None:
-    """`take` has not come to it yet, and would find that it is too early, or too late."""
+    """It is in nobody's hand, and too early, or too late, to be in one."""
     due_ms, expires_ms = times_of(segments, (position,)).get(position, (0, 0))
     if expires_ms and expires_ms <= now:
         return _why(position, WhyReason.EXPIRED, f"its time was over at {expires_ms}, in ms since the epoch")

@@ -219,7 +219,7 @@ class Deliver:
     )
     direct_bytes_max: int = setting(
         64 * MIB,
-        "Records of old leases and of what is delayed, in memory; beyond it in a file. Holds 1.4 million.",
+        "Records of old leases and of what backs off, in memory; beyond it in a file. Holds 1.4 million.",
         MIB,
         2**40,
     )

@@ -38,6 +38,8 @@ class Catalogue:
     def __init__(self, clockwork: Clockwork, subscriptions_max: int, keys_max: int = KEYS_MAX) -> None:
         self.by_name: dict[str, Subscription] = {}
         self.by_number: dict[int, Subscription] = {}
+        self.backfilled: dict[Subscription, None] = {}
+        """Those that have a past."""
         self.subscriptions_max = subscriptions_max
         self._keys_max = keys_max
         self.steps: Steps = UNTRACED
@@ -169,6 +171,7 @@ class Catalogue:
     def remove(self, subscription: Subscription) -> None:
         self._unfile(subscription)
         del self.by_name[subscription.name], self.by_number[subscription.number]
+        self.backfilled.pop(subscription, None)
         subscription.close()
 
     def _file(self, subscription: Subscription) -> None:
@@ -197,6 +200,7 @@ class Catalogue:
             subscription.buried.remove(1, first - 1)  # they cannot be redriven any more
             if subscription.past.end <= first:
                 subscription.past = NO_PAST
+                self.backfilled.pop(subscription, None)
         return {
             "next_number": self._next_number,
             "subscriptions": [
@@ -227,6 +231,8 @@ class Catalogue:
             subscription.unfilled = item["unfilled"]
             end, positions = item["past"]
             subscription.past = Past(RangeSet.decode(b64decode(positions)), end)
+            if end:
+                self.backfilled[subscription] = None
             subscription.routed = item["routed"]
             subscription.counts.update(zip(Cause, item["counts"], strict=False))  # causes may have been added since
             if "buried" in item:
@@ -252,8 +258,19 @@ class Catalogue:
         elif record.kind == Kind.REDRIVE:
             replay_redrive(subscription, *records.decode_redrive(record.body))
         elif record.kind == Kind.BACKFILL:
-            filled(subscription, decode_past(record.body))
+            self.fill(subscription, decode_past(record.body))
         subscription.front = subscription.settled.floor
+
+    def fill(self, subscription: Subscription, past: Past) -> None:
+        """Note the older positions that are `subscription`'s too; it begins to read at the first of them."""
+        subscription.unfilled = False
+        subscription.past = past
+        self.backfilled[subscription] = None
+        found = past.positions.count_in(0, past.end)
+        subscription.routed += found
+        if found:
+            subscription.settled = RangeSet(0)
+            subscription.front = 0
 
     def _replay_subscription(self, record: Record) -> None:
         document = orjson.loads(record.body)
@@ -274,17 +291,6 @@ def _settled(item: dict[str, Any]) -> RangeSet:
     if "settled" in item:
         return RangeSet.decode(b64decode(item["settled"]))
     return RangeSet(item["floor"], item["ranges"])
-
-
-def filled(subscription: Subscription, past: Past) -> None:
-    """Note the older positions that are `subscription`'s too; it begins to read at the first of them."""
-    subscription.unfilled = False
-    subscription.past = past
-    found = past.positions.count_in(0, past.end)
-    subscription.routed += found
-    if found:
-        subscription.settled = RangeSet(0)
-        subscription.front = 0
 
 
 def encode_past(past: Past) -> bytes:

@@ -18,13 +18,14 @@ import trio
 from gateway.broker.body import own_position
 from gateway.broker.clockwork import TIERS, Clockwork
 from gateway.broker.dedup import Dedup
+from gateway.broker.delay import count_delayed, wake
 from gateway.broker.lease import Consumer, Lease
 from gateway.broker.queue import Past
 from gateway.broker.subscription import Subscription
 from gateway.config import Config
 from gateway.engine.appender import Appender
 from gateway.engine.base import DeadLetter, EngineStatistics, Send
-from gateway.engine.catalogue import Catalogue, encode_past, filled, subscription_record
+from gateway.engine.catalogue import Catalogue, encode_past, subscription_record
 from gateway.engine.delivering import Deliveries, Turns, tell_released
 from gateway.engine.doomed import DoomedMessages
 from gateway.engine.gate import Gate
@@ -81,6 +82,7 @@ class EmbeddedEngine:
             handing_ms=config.deliver.handing_ms,
             heap_leases_max=config.deliver.heap_leases_max,
         )
+        self._delays = self._clockwork.delays
         self._catalogue = Catalogue(self._clockwork, config.deliver.subscriptions_max, config.deliver.keys_max)
         self._catalogue.steps = steps
         self._long_filters = LongFilters(config.filter, clock)
@@ -90,7 +92,7 @@ class EmbeddedEngine:
         self._log = Log(config.store, files)
         self._log.snapshot = self._snapshot
         self._log.releasable = self._releasable
-        self._appender = Appender(self._log, self._catalogue, self._dedup)
+        self._appender = Appender(self._log, self._catalogue, self._dedup, self._delays)
         self._opened_ms = now
         self._pins = 0  # readers that need every segment to stay
         self._turns = Turns()
@@ -112,6 +114,7 @@ class EmbeddedEngine:
         try:
             await trio.to_thread.run_sync(self._log.open, self, self._opened_ms)
             self._log.start()
+            count_delayed(self._log.segments, self._delays.passed, self._catalogue)
             for subscription in self._catalogue:
                 if subscription.unfilled:  # the crash came before its past was found
                     await self._fill(subscription)
@@ -237,7 +240,8 @@ class EmbeddedEngine:
                 self._catalogue.count_filter_error(Rule(filter_, (subscription.number,), (subscription.name,)), errors)
         if subscription.deleted:
             return
-        filled(subscription, past)
+        self._catalogue.fill(subscription, past)
+        subscription.recount(self._log.segments)
         self._log.control(Kind.BACKFILL, encode_past(past), number=subscription.number)
         self._steps.routed(subscription.name, list(islice(past.positions, _TOLD_MAX)), "backfill")
 
@@ -286,7 +290,7 @@ class EmbeddedEngine:
         oldest_ms = None
         if oldest is not None and (segment := self._log.segment_of(oldest)) is not None:
             oldest_ms = segment.index.time_ms(segment.index.ordinal(oldest))
-        return SubscriptionView(s.name, s.settings, s.statistics(self._log.segments, now, oldest_ms))
+        return SubscriptionView(s.name, s.settings, s.statistics(oldest_ms))
 
     # -------------------------------------------------------------------------------------------- consumers
 
@@ -424,10 +428,16 @@ class EmbeddedEngine:
             touched[subscription] = None
             if not subscription.release(leaving[0], now):
                 leaving.popleft()
+        touched |= self._come_due(now)
         for subscription in touched:
             self._write_news(subscription, now)
             self._turns.mark(subscription)
-        return self._clockwork.behind
+        return self._clockwork.behind or self._delays.behind
+
+    def _come_due(self, now: int) -> dict[Subscription, None]:
+        """One step of what was published with a delay; who has something of it."""
+        came = self._delays.advance(self._log.segments, now)
+        return wake(came, self._catalogue.by_number, self._catalogue.backfilled) if came else {}
 
     def _write_news(self, subscription: Subscription, now: int, *, lazy: bool = True) -> None:
         """Put what was settled into the log, and collect what must be dead-lettered."""
@@ -445,6 +455,8 @@ class EmbeddedEngine:
             subscription.doomed.clear()
 
     async def sweep(self, now: int) -> None:
+        while self.tick(now):  # or a time to live could be over before the delay in front of it is known to be
+            await trio.lowlevel.checkpoint()
         with self._pinned():
             await self._sweeping.sweep(now)
 

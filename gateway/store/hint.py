@@ -25,11 +25,11 @@ from google_crc32c import value as crc32c
 
 from gateway import __version__
 from gateway.store.files import Files
-from gateway.store.index import TYPECODES, Index
+from gateway.store.index import SORTED, TYPECODES, Index
 from gateway.store.segment import Segment
 
 MAGIC: Final = b"PUSHHINT"
-FORMAT: Final = 1
+FORMAT: Final = 2
 _FRONT: Final = struct.Struct("<8sII")
 _SIZES: Final = {"I": 4, "Q": 8, "B": 1}
 
@@ -135,7 +135,7 @@ def encode(segment: Segment, index: Index, epoch: str, end: int) -> bytes:
 def _columns(index: Index) -> list[tuple[str, Sequence[int]]]:
     named: list[tuple[str, Sequence[int]]] = []
     for name in TYPECODES:
-        if name in ("ids_sorted", "ids_sorted_at"):
+        if name in SORTED:
             continue
         values = getattr(index, name)
         if values is not None:
@@ -144,6 +144,10 @@ def _columns(index: Index) -> list[tuple[str, Sequence[int]]]:
         order = sorted(zip(index.ids[::2], index.ids_at, strict=True))
         named.append(("ids_sorted", array("Q", [hashed for hashed, _ in order])))
         named.append(("ids_sorted_at", array("I", [ordinal for _, ordinal in order])))
+    if len(index.timed_at):
+        timed = sorted(due << 32 | at for due, at in zip(index.due_ms, index.timed_at, strict=True) if due)
+        named.append(("due_sorted", array("Q", [key >> 32 for key in timed])))
+        named.append(("due_sorted_at", array("I", [key & 0xFFFFFFFF for key in timed])))
     return named
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
 from gateway.store.record import Columns
@@ -34,10 +35,19 @@ TYPECODES: Final = {
     "ids": "Q",
     "ids_sorted": "Q",
     "ids_sorted_at": "I",
+    "due_sorted": "Q",
+    "due_sorted_at": "I",
 }
 """Columns by name, as they stand in a hint file. A message: starts, steps. A record: firsts, offsets, ends, times.
 route_at: ordinals from which on another route holds. Those that few messages have stand behind a column of ordinals:
-timed_at, keyed_at, ids_at (two `ids` each). A hint file adds the first halves of the ids in order, for a search."""
+timed_at, keyed_at, ids_at (two `ids` each). A hint file adds the first halves of the ids in order, for a search, and
+the due times in order, for the cursor over what is delayed."""
+SORTED: Final = ("ids_sorted", "ids_sorted_at", "due_sorted", "due_sorted_at")
+"""Those that only a hint file has."""
+NEVER_DUE: Final = 1 << 62
+
+
+_ORDINAL: Final = (1 << 32) - 1
 
 
 class Piece(NamedTuple):
@@ -57,6 +67,8 @@ class Index:
         "base",
         "digests",
         "due_ms",
+        "due_sorted",
+        "due_sorted_at",
         "ends",
         "expires_ms",
         "firsts",
@@ -96,6 +108,8 @@ class Index:
         self.ids: Sequence[int] = array("Q")
         self.ids_sorted: Sequence[int] | None = None
         self.ids_sorted_at: Sequence[int] = ()
+        self.due_sorted: Sequence[int] = ()
+        self.due_sorted_at: Sequence[int] = ()
         self.digests: bytes | bytearray | memoryview = bytearray()
         self.queues: dict[int, Sequence[int]] = {}
         self.routes: list[tuple[str, tuple[int, ...]]] = []  # (topic, subscriptions) of route 1, 2, ...
@@ -181,12 +195,39 @@ class Index:
         """The topic of the message, and the numbers of the subscriptions it was routed to."""
         return self.routes[self.route_of[bisect_right(self.route_at, ordinal) - 1] - 1]
 
+    def route_stop(self, ordinal: int) -> int:
+        """One past the last ordinal up to which messages go the same way as this one."""
+        place = bisect_right(self.route_at, ordinal)
+        return self.route_at[place] if place < len(self.route_at) else len(self)
+
     def times_of(self, ordinal: int) -> tuple[int, int]:
         """(due_ms, expires_ms) of the message; zeros where it has none."""
         at = bisect_left(self.timed_at, ordinal)
         if at < len(self.timed_at) and self.timed_at[at] == ordinal:
             return self.due_ms[at], self.expires_ms[at]
         return 0, 0
+
+    def next_due(self, after: tuple[int, int]) -> int:
+        """When the first message behind (due_ms, position) is due; NEVER_DUE where there is none."""
+        place = self._due_place(after)
+        return self.due_sorted[place] if place < len(self.due_sorted) else NEVER_DUE
+
+    def due_between(self, after: tuple[int, int], until_ms: int, count_max: int) -> list[tuple[int, int]]:
+        """(due_ms, position) of at most so many messages that are due behind `after` and by `until_ms`, ascending."""
+        low = self._due_place(after)
+        high = min(bisect_right(self.due_sorted, until_ms, low), low + count_max)
+        positions = map(self.position, self.due_sorted_at[low:high])
+        return list(zip(self.due_sorted[low:high], positions, strict=True))
+
+    def due_behind(self, after: tuple[int, int]) -> list[int]:
+        """Positions of all messages that are due behind `after`, ascending."""
+        return sorted(map(self.position, self.due_sorted_at[self._due_place(after) :]))
+
+    def _due_place(self, after: tuple[int, int]) -> int:
+        due_ms, position = after
+        low = bisect_left(self.due_sorted, due_ms)
+        high = bisect_right(self.due_sorted, due_ms, low)
+        return bisect_left(self.due_sorted_at, self.ordinal(position + 1), low, high)
 
     def key_of(self, ordinal: int) -> int:
         """Hash of the message's key; 0 where it has none."""
@@ -206,7 +247,7 @@ class Index:
 class GrowingIndex(Index):
     """The index of the active segment: what is appended is noted here before it is in the file."""
 
-    __slots__ = ()
+    __slots__ = ("_due",)
 
     starts: array[int]
     firsts: array[int]
@@ -224,6 +265,10 @@ class GrowingIndex(Index):
     ids: array[int]
     digests: bytearray
     queues: dict[int, array[int]]  # type: ignore[assignment]
+
+    def __init__(self, base: int) -> None:
+        super().__init__(base)
+        self._due: list[int] = []  # a heap: due_ms and, in its lower 32 bits, the ordinal
 
     def add(self, columns: Columns, offset: int, end: int, data: int, route: int, time_ms: int) -> None:
         """Note a MESSAGES record at `offset` of the file, whose delivery JSON begins at `data` and ends at `end`."""
@@ -255,6 +300,8 @@ class GrowingIndex(Index):
                 if any(times):
                     self.timed_at.append(ordinal)
                     self.due_ms.append(times[0])
+                    if times[0]:
+                        heappush(self._due, times[0] << 32 | ordinal)
                     self.expires_ms.append(times[1])
         if columns.keys is not None:
             for ordinal, key in enumerate(columns.keys, first):
@@ -268,6 +315,33 @@ class GrowingIndex(Index):
                     self.ids_at.append(first + index)
                     self.ids.extend(halves[2 * index : 2 * index + 2])
                     self.digests += columns.digests[8 * index : 8 * index + 8]
+
+    def next_due(self, after: tuple[int, int]) -> int:
+        """As of any index. What is not behind `after` is forgotten: nobody comes back to it."""
+        due, passed = self._due, self._key(after)
+        while due and due[0] <= passed:
+            heappop(due)
+        return due[0] >> 32 if due else NEVER_DUE
+
+    def due_between(self, after: tuple[int, int], until_ms: int, count_max: int) -> list[tuple[int, int]]:
+        self.next_due(after)
+        due, found = self._due, list[int]()
+        while due and due[0] >> 32 <= until_ms and len(found) < count_max:
+            found.append(heappop(due))
+        for key in found:  # they are forgotten once `after` is behind them
+            heappush(due, key)
+        return [(key >> 32, self.position(key & _ORDINAL)) for key in found]
+
+    def due_behind(self, after: tuple[int, int]) -> list[int]:
+        passed = self._key(after)
+        self._due = [key for key in self._due if key > passed]
+        heapify(self._due)
+        return sorted(self.position(key & _ORDINAL) for key in self._due)
+
+    def _key(self, after: tuple[int, int]) -> int:
+        """The key of the last that `after` has passed."""
+        due_ms, position = after
+        return (due_ms << 32 | self.ordinal(position + 1)) - 1
 
     def route_to(self, subscription: int, low: int, high: int) -> None:
         """Note that the positions [low, high], newer than all before them, are the subscription's."""

@@ -33,6 +33,7 @@ class Segment:
         "ids_ms",
         "last",
         "last_ms",
+        "next_due_ms",
         "number",
         "path",
         "size",
@@ -53,6 +54,7 @@ class Segment:
         self.last_ms = created_ms  # when its newest message was appended
         self.ids_ms = 0  # when its last message with an id of the producer's was; 0 none
         self.due_ms = 0  # the latest due_ms in it; 0 none is delayed
+        self.next_due_ms = -1  # once sealed: when the cursor of what is delayed comes to one here; -1 is not known
         self.expires_ms = 0  # the latest expires_ms in it; 0 none has a TTL
         self.defined: dict[tuple[str, tuple[int, ...]], int] = {}  # routes that its ROUTE records define
         self.witness: tuple[int, int] | None = (

@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.broker import revisit
 from gateway.broker.clockwork import GENERATION_MS, HANDING_MS, Clockwork
+from gateway.broker.delay import wake
 from gateway.broker.lease import Consumer, Keeper, Lease
 from gateway.broker.queue import Past, measure
 from gateway.broker.shelf import PERIOD_MS, RECORD_BYTES, Shelf
@@ -41,7 +42,7 @@ class Hand(enum.Enum):
 
     NEW = enum.auto()  # `take` has not come to it
     READY = enum.auto()  # came back, due
-    DELAYED = enum.auto()
+    DELAYED = enum.auto()  # backs off
     LEASED = enum.auto()
     DOOMED = enum.auto()
     ACKED = enum.auto()
@@ -99,6 +100,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.undone: Counter[Hand] = Counter()  # settled once, and due once more since
         self.sought = False
         self.redriven: set[int] = set()
+        self.delayed: set[int] = set()  # what the front has passed over because it was not due
         self.segments = [in_memory(1, 1)]
         self.seen = 0  # positions below it have been delivered or looked at once
         self.clockwork: Clockwork
@@ -146,6 +148,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         for replay in self.journal:
             replay(self.subscription)
             self.subscription.front = self.subscription.settled.floor
+        self.subscription.recount(self.segments)
 
     @property
     def end(self) -> int:
@@ -166,7 +169,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def store(self, is_own: bool, due_ms: int, expires_ms: int, size: int) -> None:
         segment = self.segments[-1]
         timed = {"due_ms": due_ms, "expires_ms": expires_ms} if is_own else {}
-        position = note(segment, size, **timed)
+        position = note(segment, size, route=1 if is_own and hasattr(self, "subscription") else 2, **timed)
         if is_own:
             self.known[position] = Known(due_ms, expires_ms)
         if not is_own or position not in getattr(self, "past", ()):
@@ -195,6 +198,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.store(False, 0, 0, 1000)
         self.store(True, 0, 0, 40)
         self.subscription.routed += 3
+        self.subscription.not_due += due_ms > 0
         self.limit = self.end
         self.deliver(500, handed)
 
@@ -286,7 +290,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             assert sum(self.size_of(position) for position in positions) <= consumer.size_max
         first_time = [p for p in positions if self.known[p].hand is Hand.NEW]
         assert first_time == sorted(first_time)
-        assert all(position >= self.seen for position in first_time if position not in self.redriven)
+        assert all(position >= self.seen for position in first_time if position not in self.redriven | self.delayed)
 
         for lease in leases:
             assert lease.consumer is consumer
@@ -302,7 +306,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
             if not self.subscription.is_ahead(position):
                 known = self.known[position]
                 assert known.due_ms > self.now, "passed over"
-                known.hand, known.until_ms = Hand.DELAYED, self.tick_of(known.due_ms)
+                self.delayed.add(position)
 
     def is_due(self, known: Known) -> bool:
         expired = known.expires_ms and known.expires_ms <= self.now
@@ -450,7 +454,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
                 else:
                     returned += item.slice.positions
                     self.subscription.due(item)
-            behind = self.clockwork.behind
+            wake(self.clockwork.delays.advance(self.segments, self.now), {NUMBER: self.subscription}, ())
+            behind = self.clockwork.behind or self.clockwork.delays.behind
         assert sorted(expired) == sorted(over)
         assert sorted(returned) == due
         self.move(due, Hand.READY)
@@ -522,7 +527,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.the_oldest_is_the_first_that_is_not_settled()
 
     def every_message_is_in_one_hand(self) -> None:
-        shown = attrs.asdict(self.subscription.statistics(self.segments, self.now, None))
+        shown = attrs.asdict(self.subscription.statistics(None))
         hands = Counter(known.hand for known in self.known.values())
         ever = hands + self.undone
         not_yet = sum(known.hand is Hand.NEW and known.due_ms > self.now for known in self.known.values())
@@ -572,8 +577,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def what_is_settled_is_told_by_the_fewest_ranges(self) -> None:
         """Each message's range reaches back to the one before it, so foreign positions leave no gaps."""
         assert all((p in self.subscription.settled) is (known.hand in SETTLED) for p, known in self.known.items())
-        if self.sought or self.subscription.buried or self.undone:
-            return  # it has begun in the middle of what is foreign, or goes around what may be redriven
+        if self.sought or self.subscription.buried or self.undone or self.delayed:
+            return  # it has begun in the middle of what is foreign, or goes around what may be redriven, or is not due
         low = 0 if self.past else self.created
         settled = RangeSet(low)
         for position in sorted(self.known):

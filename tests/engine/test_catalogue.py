@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.broker.clockwork import Clockwork
 from gateway.broker.queue import NO_PAST, Past
 from gateway.broker.subscription import Cause
-from gateway.engine.catalogue import Catalogue, encode_past, filled, subscription_record
+from gateway.engine.catalogue import Catalogue, encode_past, subscription_record
 from gateway.errors import GatewayError
 from gateway.kit.ranges import RangeSet
 from gateway.model import Start, SubscriptionSettings
@@ -169,6 +169,6 @@ def test_a_backfill_sets_the_front_at_the_start_where_there_is_a_past() -> None:
     without = known.create("b", settings(start=Start.START), 30)
     assert (with_past.unfilled, with_past.held_up) == (True, True)
     known.replay(record(Kind.BACKFILL, encode_past(Past(RangeSet(0, [(3, 5), (9, 9)]), 30)), number=1))
-    filled(without, Past(RangeSet(), 30))
+    known.fill(without, Past(RangeSet(), 30))
     assert (with_past.unfilled, with_past.routed, with_past.front, with_past.settled) == (False, 4, 0, RangeSet(0))
     assert (without.unfilled, without.routed, without.front, without.settled) == (False, 0, 30, RangeSet(30))

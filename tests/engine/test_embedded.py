@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from gateway.errors import GatewayError, StoreError, StoreLockedError
-from gateway.model import Durability, Message, Start, Verb
+from gateway.model import Durability, Message, SeekTo, Start, Verb
 from gateway.store import checkpoint as checkpoints
 from gateway.store.recovery import segment_name
 from gateway.testing.faulty import FaultyFiles
@@ -570,3 +570,52 @@ async def test_the_oldest_unsettled_message_is_shown_with_its_time(tmp_path: Pat
 def test_bounds_that_no_configuration_would_allow_are_for_tests_only(tmp_path: Path) -> None:
     made = config(tmp_path, segment_bytes=1000, limits_dedup_window_s=3, deliver_frame_messages_max=2)
     assert (made.store.segment_bytes, made.limits.dedup_window_s, made.deliver.frame_messages_max) == (1000, 3, 2)
+
+
+async def test_delayed_messages_of_sealed_segments_come_due_at_their_tick_also_after_a_restart(tmp_path: Path) -> None:
+    async with driven(tmp_path, segment_bytes=4096, crash=True) as gateway:
+        await gateway.subscribe()
+        for number in range(40):
+            await gateway.publish(message(data="." * 200, delay_ms=1000 * (1 + number * 7 % 40)), message(data=number))
+        assert len(await gateway.consume()) == 40
+        assert (gateway.statistics().delayed, gateway.statistics().acked) == (40, 40)
+        gateway.pass_time(10_000)
+        assert (gateway.statistics().delayed, gateway.statistics().waiting) == (30, 10)
+        first = await gateway.consume()
+        assert len(first) == 10
+    async with driven(tmp_path, segment_bytes=4096, now=BEGAN_MS + 10_000) as gateway:
+        assert gateway.statistics().delayed == 30
+        found: list[int] = []
+        for _ in range(30):
+            gateway.pass_time(1000)
+            due = await gateway.consume()
+            assert len(due) == 1
+            found += due
+        assert len(set(found + first)) == 40
+        assert (gateway.statistics().delayed, gateway.statistics().acked) == (0, 80)
+
+
+async def test_what_is_delayed_and_sought_past_is_skipped_and_sought_back_to_is_delayed_again(tmp_path: Path) -> None:
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe()
+        await gateway.publish(message(delay_ms=5000), message(), message(delay_ms=9000))
+        assert await gateway.consume() == [2]
+        await gateway.engine.seek("orders", SeekTo(position=3), gateway.now)
+        assert (gateway.statistics().delayed, gateway.statistics().skipped) == (1, 1)
+        await gateway.engine.seek("orders", SeekTo(position=1), gateway.now)
+        assert (gateway.statistics().delayed, gateway.statistics().waiting) == (2, 1)
+        gateway.pass_time(5000)
+        assert await gateway.consume() == [1, 2]
+        gateway.pass_time(4000)
+        assert await gateway.consume() == [3]
+
+
+async def test_a_subscription_that_starts_at_the_start_waits_for_what_is_delayed(tmp_path: Path) -> None:
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe("first")
+        await gateway.publish(message(delay_ms=5000), message())
+        await gateway.subscribe("late", start=Start.START)
+        assert await gateway.consume("late") == [2]
+        assert gateway.statistics("late").delayed == 1
+        gateway.pass_time(5000)
+        assert (await gateway.consume("late"), await gateway.consume("first")) == ([1], [1, 2])

@@ -231,11 +231,15 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 
 def in_memory(number: int, base: int) -> Segment:
-    """A segment without a file."""
-    return Segment(number, Path(f"{number}"), base, 0, "")
+    """A segment without a file; what goes by route 1 is that of subscription 1, by route 2 of subscription 2."""
+    segment = Segment(number, Path(f"{number}"), base, 0, "")
+    segment.growing.routes = [("own.x", (1,)), ("foreign", (2,))]
+    return segment
 
 
-def note(segment: Segment, size: int = 100, *, due_ms: int = 0, expires_ms: int = 0, key: int = 0) -> int:
+def note(
+    segment: Segment, size: int = 100, *, due_ms: int = 0, expires_ms: int = 0, key: int = 0, route: int = 1
+) -> int:
     """One more message in a segment without a file, a record of its own of so many bytes; its position."""
     columns = Columns(array("I", [size]))
     if due_ms or expires_ms:
@@ -244,6 +248,6 @@ def note(segment: Segment, size: int = 100, *, due_ms: int = 0, expires_ms: int 
         segment.expires_ms = max(segment.expires_ms, expires_ms)
     if key:
         columns.keys = array("Q", [key])
-    segment.growing.add(columns, segment.size, segment.size + size, segment.size, 1, 0)
+    segment.growing.add(columns, segment.size, segment.size + size, segment.size, route, 0)
     segment.size += size
     return segment.end - 1
