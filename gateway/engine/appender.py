@@ -10,7 +10,6 @@ import msgspec
 
 from gateway.broker.body import compose, compose_plain, own_id
 from gateway.broker.dedup import Dedup, digest
-from gateway.broker.delay import Delays
 from gateway.engine.catalogue import Catalogue
 from gateway.engine.sieve import Route
 from gateway.errors import GatewayError
@@ -27,11 +26,10 @@ _NO_ID = bytes(16)
 class Appender:
     """The way of a batch into the log. All of it happens in one call, without waiting."""
 
-    def __init__(self, log: Log, catalogue: Catalogue, dedup: Dedup, delays: Delays) -> None:
+    def __init__(self, log: Log, catalogue: Catalogue, dedup: Dedup) -> None:
         self.log = log
         self.catalogue = catalogue
         self.dedup = dedup
-        self.delays = delays
 
     def append(self, batches: Sequence[Batch], now: int) -> None:
         """Give every message that has no result yet its place, in order. Raises StoreError once the store failed.
@@ -116,7 +114,7 @@ class Appender:
         for position, route in enumerate(routes, first):
             self._note(segment, route, position, 1)
         for position, due_ms in enumerate(columns.due_ms or (), first):
-            if not self.delays.is_due(position, due_ms):
+            if not self.catalogue.delays.is_due(position, due_ms):
                 for number in routes[position - first].numbers:
                     self.catalogue.by_number[number].not_due += 1
 

@@ -44,6 +44,7 @@ class Catalogue:
         self._keys_max = keys_max
         self.steps: Steps = UNTRACED
         self._clockwork = clockwork
+        self.delays = clockwork.delays
         self._next_number = 1
         self._trie: TopicTrie[int] = TopicTrie()
         self._routes: dict[str, Route] = {}

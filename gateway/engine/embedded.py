@@ -92,7 +92,7 @@ class EmbeddedEngine:
         self._log = Log(config.store, files)
         self._log.snapshot = self._snapshot
         self._log.releasable = self._releasable
-        self._appender = Appender(self._log, self._catalogue, self._dedup, self._delays)
+        self._appender = Appender(self._log, self._catalogue, self._dedup)
         self._opened_ms = now
         self._pins = 0  # readers that need every segment to stay
         self._turns = Turns()

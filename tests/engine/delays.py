@@ -1,4 +1,4 @@
-"""A million delayed messages: what they take of memory, and how long a tick is. `python -m tests.engine.delays 1000000`.
+"""A million delayed messages: what memory they take, and how long a tick is. `python -m tests.engine.delays 1000000`.
 
 A real engine on a real store, its clock a number. The messages are spread over thirty days; a consumer is attached, so
 the front passes over all of them. Then the clock runs until everything was delivered: by hours, and, for the last day,
