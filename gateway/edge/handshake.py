@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Final
 
 import trio
@@ -10,11 +12,14 @@ import trio
 from gateway.edge.stream import OutboxStream
 from gateway.errors import GatewayError
 from gateway.wire.http import Request
+from gateway.wire.inbound import Inbound
 
 _HANDSHAKE: Final = (
     b"GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Version: 13\r\n%bSec-WebSocket-Key: %b\r\n\r\n"
 )
+_TURN_S: Final = 0.002
+"""A read may hold a thousand small messages; so long they are carried out before other tasks run."""
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
@@ -44,20 +49,29 @@ def replay(request: Request, subprotocol: str | None) -> bytes:
 class BorrowedStream(trio.abc.Stream):
     """The stream as trio-websocket has it: first the handshake that we have read already, and behind it the rest.
 
-    Closing it ends the library's use of it only, and leaves us the last word.
+    Whole data messages are not given to the library: the task in which it reads carries them out, in their order, by
+    `on_message`, set before `accepted` is. Closing the stream ends the library's use of it only, and leaves us the last
+    word.
     """
 
-    __slots__ = ("_handshake", "_rest", "_stream", "accepted", "closed", "heard")
+    __slots__ = ("_handshake", "_inbound", "_rest", "_stream", "accepted", "closed", "heard", "on_message")
 
-    def __init__(self, stream: OutboxStream, handshake: bytes, rest: bytes) -> None:
+    def __init__(self, stream: OutboxStream, handshake: bytes, rest: bytes, message_bytes_max: int) -> None:
         self.accepted = trio.Event()  # before that, the library would drop what comes behind the handshake
         self.closed = False
         self.heard = False  # something has come since that was last set to False
+        self.on_message: Callable[[str | bytes], Awaitable[None]] | None = None
+        self._inbound = Inbound(message_bytes_max)
         self._stream = stream
         self._handshake = handshake
         self._rest = rest
 
+    def pass_all(self) -> None:
+        """From now on messages are the library's too."""
+        self._inbound.plain = True
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """What is the library's of what comes; b"" at the end."""
         if self.closed:
             raise trio.ClosedResourceError
         if self._handshake:
@@ -66,11 +80,32 @@ class BorrowedStream(trio.abc.Stream):
         if not self.accepted.is_set():
             await self.accepted.wait()
         if self._rest:
-            data, self._rest = self._rest, b""
-            return data
-        data = await self._stream.receive_some(max_bytes)
-        self.heard = True
-        return data
+            self._inbound.feed(self._rest)
+            self._rest = b""
+        inbound = self._inbound
+        while True:
+            await self._carry_out()
+            if left := inbound.left():
+                return left
+            data = await self._stream.receive_some(max_bytes)
+            self.heard = True
+            if not data:
+                return data
+            inbound.feed(data)
+
+    async def _carry_out(self) -> None:
+        on_message, take = self.on_message, self._inbound.take
+        if on_message is None:
+            return
+        until = 0.0
+        while (message := take()) is not None:
+            now = perf_counter()
+            if not until:
+                until = now + _TURN_S
+            elif now > until:
+                await trio.lowlevel.checkpoint()
+                until = 0.0
+            await on_message(message)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)

@@ -1,8 +1,9 @@
 """One WebSocket client: the subprotocol `push.v1.json` (protocol.md §4) between a socket and the flow.
 
-trio-websocket does the handshake, reads, answers pings and closes. Data frames of ours go straight to the outbox of the
-stream beneath it. The session's task reads operations and carries them out one after the other; answers that have to
-wait for the disk are written by the stage that knows them, so a client may have any number of publishes under way.
+trio-websocket does the handshake, answers pings and closes. Data frames of ours go straight to the outbox of the stream
+beneath it, and those of the client are taken out of that stream before the library sees them. The task that reads
+carries operations out one after the other; answers that have to wait for the disk are written by the stage that knows
+them, so a client may have any number of publishes under way.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class Session:
         self._services = services
         self._settings = services.config.websocket
         self._stream = stream
-        self._borrowed = BorrowedStream(stream, replay(request, self.subprotocol), rest)
+        self._borrowed = BorrowedStream(stream, replay(request, self.subprotocol), rest, self._settings.frame_bytes_max)
+        self._borrowed.on_message = self._take_in
         self._remote = remote
         self._client = ""
         hello_by = trio.current_time() + services.config.auth.hello_timeout_s
@@ -142,21 +144,23 @@ class Session:
         self._offer(push_v1.encode_welcome(self.name, self._services.node, self._settings.heartbeat_s, limits))
 
     async def _read(self) -> None:
+        """What is left to the library, a client's fragments for one; and how the connection ends."""
         assert self._ws is not None
-        unsent_max = self._settings.unsent_bytes_max
         try:
-            while True:
-                frame = await self._ws.get_message()
-                await self._carry_out(frame)
-                if self._closing:
-                    return
-                if self._stream.unsent > unsent_max:
-                    await self._stream.wait_drained()  # a client that does not read its answers gets no more of them
+            while not self._closing:
+                await self._take_in(await self._ws.get_message())
         except trio_websocket.ConnectionClosed as closed:
             if not self._closing and closed.reason is not None:
                 self._close_code = closed.reason.code
                 if self._close_code in _FAILED:
                     self._stream.offer(close_frame(self._close_code))
+
+    async def _take_in(self, frame: str | bytes) -> None:
+        if self._closing:
+            return
+        await self._carry_out(frame)
+        if self._stream.unsent > self._settings.unsent_bytes_max and not self._closing:
+            await self._stream.wait_drained()  # a client that does not read its answers gets no more of them
 
     def _leave(self) -> None:
         """Everything the client held goes back at once."""
@@ -394,6 +398,7 @@ class Session:
             return
         self._closing = True
         self._close_code = code
+        self._borrowed.pass_all()
         self._block()
         self._nursery.start_soon(self._close, code, reason, self._nursery.cancel_scope)
 

@@ -79,6 +79,10 @@ class Engine(Protocol):
         """Sync, checkpoint, release. After `run` has ended."""
 
     # publishing
+    @property
+    def routes_at_once(self) -> bool:
+        """Whether `route` is all that there is to it: no filter may have to be waited for."""
+
     def route(self, batch: Batch) -> None:
         """Say who each message of the batch goes to, into `batch.routes`; asks the filters that are quick."""
 
@@ -102,6 +106,9 @@ class Engine(Protocol):
 
     async def wait_room(self) -> None:
         """Wait while too much waits for the disk."""
+
+    async def wait_turn(self) -> None:
+        """Wait until no commit is under way: what is appended then is in the next."""
 
     async def committed(self) -> list[Batch | Settlement]:
         """Wait for batches and settlements that have become as durable as they asked. For one task."""

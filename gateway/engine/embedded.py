@@ -163,6 +163,10 @@ class EmbeddedEngine:
 
     # ------------------------------------------------------------------------------------------- publishing
 
+    @property
+    def routes_at_once(self) -> bool:
+        return not self._catalogue.filters
+
     def route(self, batch: Batch) -> None:
         self._router.route(batch)
 
@@ -181,6 +185,9 @@ class EmbeddedEngine:
 
     async def wait_room(self) -> None:
         await self._log.wait_room()
+
+    async def wait_turn(self) -> None:
+        await self._log.wait_turn()
 
     def append(self, batches: Sequence[Batch], now: int) -> None:
         self._appender.append(batches, now)

@@ -6,6 +6,7 @@ Also the door that edges publish through: `submit` is where a full gateway pushe
 from __future__ import annotations
 
 from collections.abc import Callable, Sized
+from functools import partial
 from operator import attrgetter
 from time import perf_counter
 from typing import Final
@@ -45,6 +46,8 @@ class Admit:
         self._forward = forward
         self._steps = steps
         self._topics: set[str] = set()
+        if isinstance(forward, Ring):
+            self.ring.at_once = partial(self._at_once, forward)
 
     async def submit(self, batch: Batch) -> None:
         """Send `batch` on its way; its `done` will be called. Raises GatewayError where there is no room for it."""
@@ -80,13 +83,23 @@ class Admit:
     async def run(self) -> None:
         while True:
             batch = await self.ring.get()
-            began = perf_counter()
-            if batch.trusted:
-                batch.topics = {message.topic for message in batch.messages}
-            else:
-                self.check(batch)
-            self.ring.count_busy(perf_counter() - began)
+            self._look(batch)
             await self._forward.put(batch, len(batch.messages))
+
+    def _at_once(self, forward: Ring[Batch], batch: Batch) -> bool:
+        if not forward.takes():
+            return False
+        self._look(batch)
+        forward.put_nowait(batch, len(batch.messages))
+        return True
+
+    def _look(self, batch: Batch) -> None:
+        began = perf_counter()
+        if batch.trusted:
+            batch.topics = {message.topic for message in batch.messages}
+        else:
+            self.check(batch)
+        self.ring.count_busy(perf_counter() - began)
 
     def check(self, batch: Batch) -> None:
         """Answer the messages that are not taken, and say what the others are."""

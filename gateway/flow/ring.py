@@ -1,7 +1,9 @@
 """The bounded channel in front of a stage, and the byte budget of everything under way.
 
 A ring is a trio memory channel that counts. Its items are batches, so a task switch, which costs as much as the work on
-a message, is paid once a batch; and a stage that wakes takes all that waits before it sleeps again.
+a message, is paid once a batch; and a stage that wakes takes all that waits before it sleeps again. A stage that need
+not wait names its work in `at_once`: while its task is at rest, whoever brings an item does that work there and then
+and the switch is not paid at all. Behind an item that waits, all wait: the order is the same either way.
 """
 
 from __future__ import annotations
@@ -55,8 +57,32 @@ class Ring(Generic[T]):
     def __init__(self, name: str, items_max: int) -> None:
         self._send, self._receive = trio.open_memory_channel[T](items_max)
         self._statistics = RingStatistics(name, items_max)
+        self.at_once: Callable[[T], bool] | None = None
+        """The stage's work on one item; False, and nothing done, where it would have to wait."""
         self._in_a_row = 0
         self._taken = 0
+        self._at_rest = False  # the stage's task waits, and nothing waits for it
+        self._blocked = 0  # senders that wait for a place
+
+    def takes(self) -> bool:
+        """Whether `put_nowait` has a place."""
+        return not self._blocked and self._statistics.items - self._taken < self._statistics.items_max
+
+    def _work_at_once(self, item: T, messages: int) -> bool:
+        """Have the work done here, where that can be."""
+        work = self.at_once
+        if work is None or not self._at_rest:
+            return False
+        self._at_rest = False  # what the work itself brings goes behind it
+        done = False
+        try:
+            done = work(item)
+        finally:
+            self._at_rest = True
+        if done:
+            self._taken += 1
+            self._note_put(messages)
+        return done
 
     def _note_put(self, messages: int) -> None:
         statistics = self._statistics
@@ -70,22 +96,38 @@ class Ring(Generic[T]):
     async def put(self, item: T, messages: int = 1) -> None:
         """Add `item`, of so many messages; waits while the ring is full."""
         try:
-            self._send.send_nowait(item)
+            self.put_nowait(item, messages)
         except trio.WouldBlock:
             self._statistics.waits += 1
-            await self._send.send(item)
-        self._note_put(messages)
+            self._blocked += 1
+            try:
+                await self._send.send(item)
+            finally:
+                self._blocked -= 1
+            self._note_put(messages)
 
     def put_nowait(self, item: T, messages: int = 1) -> None:
         """Add `item`; trio.WouldBlock where the ring is full."""
+        if self._at_rest:
+            if self._work_at_once(item, messages):
+                return
+            self._at_rest = False
         self._send.send_nowait(item)
         self._note_put(messages)
 
     async def work(self, stage: Callable[[T], None]) -> None:
-        """Call `stage` with each item, forever. Sleeps only when nothing waits."""
+        """Call `stage`, which never has to wait, with each item, forever."""
         receive, statistics = self._receive, self._statistics
+
+        def at_once(item: T) -> bool:
+            began = perf_counter()
+            stage(item)
+            statistics.busy_seconds += perf_counter() - began
+            return True
+
+        self.at_once = at_once
         while True:
-            item = await receive.receive()
+            item = await self._wait()
             began = perf_counter()
             self._taken += 1
             stage(item)
@@ -110,9 +152,16 @@ class Ring(Generic[T]):
                 self._taken += 1
                 return item
         self._in_a_row = 0
-        item = await self._receive.receive()  # lets others run
+        item = await self._wait()  # lets others run
         self._taken += 1
         return item
+
+    async def _wait(self) -> T:
+        try:
+            self._at_rest = self._statistics.items == self._taken and not self._blocked
+            return await self._receive.receive()
+        finally:
+            self._at_rest = False
 
     def get_nowait(self) -> T | None:
         """The next item; None where nothing waits."""

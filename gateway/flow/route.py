@@ -16,13 +16,24 @@ class Route:
         self.ring: Ring[Batch] = Ring("route", items_max)
         self._engine = engine
         self._forward = forward
+        self.ring.at_once = self._at_once
+
+    def _at_once(self, batch: Batch) -> bool:
+        if not self._engine.routes_at_once or not self._forward.takes():
+            return False
+        self._route(batch)
+        self._forward.put_nowait(batch, len(batch.messages))
+        return True
 
     async def run(self) -> None:
         while True:
             batch = await self.ring.get()
-            began = perf_counter()
-            self._engine.route(batch)
-            self.ring.count_busy(perf_counter() - began)
+            self._route(batch)
             while not self._engine.is_routed(batch):
                 await self._engine.ask_filters(batch)
             await self._forward.put(batch, len(batch.messages))
+
+    def _route(self, batch: Batch) -> None:
+        began = perf_counter()
+        self._engine.route(batch)
+        self.ring.count_busy(perf_counter() - began)

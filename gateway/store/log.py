@@ -43,7 +43,7 @@ _log = structlog.get_logger("gateway.store")
 _BASE = attrgetter("base")
 _LOOK_AGAIN_MS: Final = 2000  # for room on a full disk
 _PASSES_MAX: Final = 64
-_QUIET_PASSES: Final = 3  # admit, route and append take a pass each
+_QUIET_PASSES: Final = 2  # one in which an edge hears of it, and one in which it is appended
 
 
 @attrs.define(slots=True)
@@ -92,6 +92,8 @@ class Log:
         self._nudge = trio.Event()  # something waits for the disk
         self._wake = trio.Event()  # somebody waits for it
         self._room = trio.Event()
+        self._turned = trio.Event()
+        self._turned.set()
         self._reported = trio.Event()
         self._commit = Commit([], {})
         self._now_ms = 0
@@ -327,6 +329,10 @@ class Log:
         while self._work.size >= self.settings.pending_bytes_max and self.failed is None:
             await self._room.wait()
 
+    async def wait_turn(self) -> None:
+        """Wait until no commit is under way; what is appended then goes with the next."""
+        await self._turned.wait()
+
     # --------------------------------------------------------------------------------------------- flusher
 
     async def run(self) -> None:
@@ -367,8 +373,10 @@ class Log:
     async def _turn(self) -> None:
         work = self._take()
         began = trio.current_time()
+        self._turned = trio.Event()
         with trio.CancelScope(shield=True):  # what was taken must reach the file before anything behind it
             await self._write_off_the_loop(work)
+        self._turned.set()
         if self.failed:
             raise self.failed
         self.durable_end = work.end

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 import trio
 import trio.testing
+from websockets.frames import Frame, Opcode
 
 from gateway.config import Http
 from gateway.edge.handshake import BorrowedStream, check_upgrade, replay
@@ -75,7 +77,7 @@ async def test_the_handshake_comes_first_and_the_rest_once_it_is_accepted(
     pair: tuple[OutboxStream, socket.socket], nursery: trio.Nursery
 ) -> None:
     stream, peer = pair
-    borrowed = BorrowedStream(stream, b"handshake", b"rest")
+    borrowed = BorrowedStream(stream, b"handshake", b"the rest", 1000)
     received: list[bytes] = []
 
     async def read() -> None:
@@ -88,12 +90,12 @@ async def test_the_handshake_comes_first_and_the_rest_once_it_is_accepted(
     assert received == [b"handshake"]
     borrowed.accepted.set()
     await trio.testing.wait_all_tasks_blocked()
-    assert received == [b"handshake", b"rest", b"later"]
+    assert received == [b"handshake", b"the rest", b"later"]
 
 
 async def test_what_the_library_closes_is_only_its_own(pair: tuple[OutboxStream, socket.socket]) -> None:
     stream, peer = pair
-    borrowed = BorrowedStream(stream, b"", b"")
+    borrowed = BorrowedStream(stream, b"", b"", 1000)
     await borrowed.send_all(b"frame")
     await borrowed.wait_send_all_might_not_block()
     await borrowed.aclose()
@@ -103,3 +105,51 @@ async def test_what_the_library_closes_is_only_its_own(pair: tuple[OutboxStream,
     assert peer.recv(100) == b"frame, last words"
     peer.send(b"heard")
     assert await stream.receive_some() == b"heard"
+
+
+async def test_messages_are_carried_out_where_they_are_read_and_the_rest_is_the_librarys(
+    pair: tuple[OutboxStream, socket.socket], nursery: trio.Nursery
+) -> None:
+    stream, peer = pair
+    borrowed = BorrowedStream(stream, b"", b"", 1000)
+    messages: list[str | bytes] = []
+
+    async def carry_out(message: str | bytes) -> None:
+        messages.append(message)
+        if message == "last":
+            borrowed.pass_all()
+
+    borrowed.on_message = carry_out
+    borrowed.accepted.set()
+    ping = Frame(Opcode.PING, b"?").serialize(mask=True)
+    later = Frame(Opcode.TEXT, b"later").serialize(mask=True)
+    texts = [Frame(Opcode.TEXT, text).serialize(mask=True) for text in (b"one", b"two", b"last")]
+    peer.send(texts[0] + ping + texts[1] + texts[2] + later)
+    assert await borrowed.receive_some() == ping
+    assert messages == ["one"]
+    assert await borrowed.receive_some() == later
+    assert messages == ["one", "two", "last"]
+
+
+async def test_a_thousand_messages_in_one_read_let_others_run(pair: tuple[OutboxStream, socket.socket]) -> None:
+    stream, _ = pair
+    frame = Frame(Opcode.TEXT, b"small").serialize(mask=True)
+    borrowed = BorrowedStream(stream, b"", frame * 1000 + b"\x89\x80\0\0\0\0", 1000)
+    passes = 0
+
+    async def carry_out(_: str | bytes) -> None:
+        time.sleep(0.0001)  # noqa: ASYNC251  # work, not waiting
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            await trio.lowlevel.checkpoint()
+            passes += 1
+
+    borrowed.on_message = carry_out
+    borrowed.accepted.set()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(count)
+        await borrowed.receive_some()
+        nursery.cancel_scope.cancel()
+    assert passes >= 10

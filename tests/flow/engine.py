@@ -21,6 +21,8 @@ class ScriptedEngine:
         self.undecided: set[Batch] = set()
         self.filters = trio.Event()
         self.room = trio.Event()
+        self.turn = trio.Event()
+        self.turn.set()
         self.room.set()
         self.error: Exception | None = None
         self.commits, self._commits = trio.open_memory_channel[list[Batch | Settlement]](100)
@@ -39,6 +41,10 @@ class ScriptedEngine:
     def as_engine(self) -> Engine:
         return cast("Engine", self)
 
+    @property
+    def routes_at_once(self) -> bool:
+        return not self.undecided
+
     def route(self, batch: Batch) -> None:
         self.routed.append(batch)
 
@@ -51,6 +57,9 @@ class ScriptedEngine:
 
     async def wait_room(self) -> None:
         await self.room.wait()
+
+    async def wait_turn(self) -> None:
+        await self.turn.wait()
 
     def append(self, batches: Sequence[Batch], now: int) -> None:
         if self.error:

@@ -54,6 +54,24 @@ async def test_nothing_is_appended_while_too_much_waits_for_the_disk(append: App
     assert len(engine.appended) == 1
 
 
+async def test_few_wait_for_the_commit_under_way_and_go_together(append: Append, engine: ScriptedEngine) -> None:
+    engine.turn = trio.Event()
+    for _ in range(10):
+        append.ring.put_nowait(batch_of(1))
+        await trio.testing.wait_all_tasks_blocked()
+    assert engine.appended == []
+    engine.turn.set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert list(map(len, engine.appended)) == [10]
+
+
+async def test_many_are_appended_while_a_commit_is_under_way(append: Append, engine: ScriptedEngine) -> None:
+    engine.turn = trio.Event()
+    append.ring.put_nowait(batch_of(200))
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(engine.appended) == 1
+
+
 async def test_a_store_that_has_failed_is_said_of_every_batch(append: Append, engine: ScriptedEngine) -> None:
     engine.error = StoreError("/data: no space left on device: the store has failed")
     done: list[Batch] = []

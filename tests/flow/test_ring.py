@@ -217,3 +217,96 @@ async def test_batches_are_counted_by_their_size_in_powers_of_two() -> None:
     expected[0], expected[1], expected[2], expected[3] = 1, 1, 2, 1  # 1; 2; 3 and 4; 5
     expected[9], expected[10], expected[11] = 1, 2, 2  # up to 512, up to 1024, and more
     assert ring.statistics().sizes == expected
+
+
+# ------------------------------------------------------------------------------------------------- work at once
+
+
+class Stage:
+    """Notes what it is given. While `can` is False it would have to wait."""
+
+    def __init__(self, ring: Ring[int]) -> None:
+        self.ring = ring
+        self.at_once: list[int] = []
+        self.taken: list[int] = []
+        self.can = True
+        ring.at_once = self.work
+
+    def work(self, item: int) -> bool:
+        if self.can:
+            self.at_once.append(item)
+        return self.can
+
+    async def run(self) -> None:
+        while True:
+            self.taken.append(await self.ring.get())
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage(Ring("admit", 3))
+
+
+async def test_a_stage_at_rest_works_where_the_item_comes_from(stage: Stage, nursery: trio.Nursery) -> None:
+    nursery.start_soon(stage.run)
+    await trio.testing.wait_all_tasks_blocked()
+    stage.ring.put_nowait(1, 10)
+    await stage.ring.put(2, 5)
+    assert (stage.at_once, stage.taken) == ([1, 2], [])
+    assert counters_of(stage.ring) == {"depth": 0, "items": 2, "messages": 15, "waits": 0, "refused": 0}
+
+
+def counters_of(ring: Ring[int]) -> dict[str, int]:
+    found = ring.statistics()
+    return {name: getattr(found, name) for name in ("depth", "items", "messages", "waits", "refused")}
+
+
+async def test_behind_an_item_that_waits_all_wait(stage: Stage, nursery: trio.Nursery) -> None:
+    nursery.start_soon(stage.run)
+    await trio.testing.wait_all_tasks_blocked()
+    stage.can = False
+    stage.ring.put_nowait(1)
+    stage.can = True
+    stage.ring.put_nowait(2)
+    assert stage.at_once == []
+    await trio.testing.wait_all_tasks_blocked()
+    assert stage.taken == [1, 2]
+    stage.ring.put_nowait(3)
+    assert stage.at_once == [3]
+
+
+async def test_nothing_is_done_at_once_for_a_stage_that_has_no_task_yet_or_no_more(stage: Stage) -> None:
+    stage.ring.put_nowait(1)
+    assert stage.at_once == []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stage.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    stage.ring.put_nowait(2)
+    assert (stage.taken, stage.at_once) == ([1], [])
+
+
+async def test_what_the_work_itself_brings_goes_behind_it(stage: Stage, nursery: trio.Nursery) -> None:
+    nursery.start_soon(stage.run)
+    await trio.testing.wait_all_tasks_blocked()
+
+    def work(item: int) -> bool:
+        if item == 1:
+            stage.ring.put_nowait(2)
+        return stage.work(item)
+
+    stage.ring.at_once = work
+    stage.ring.put_nowait(1)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (stage.at_once, stage.taken) == ([1], [2])
+
+
+async def test_a_ring_takes_nothing_where_senders_wait(stage: Stage, nursery: trio.Nursery) -> None:
+    for item in range(3):
+        assert stage.ring.takes()
+        stage.ring.put_nowait(item)
+    assert not stage.ring.takes()
+    nursery.start_soon(stage.ring.put, 3)
+    await trio.testing.wait_all_tasks_blocked()
+    assert stage.ring.get_nowait() == 0  # the one that waited has its place
+    assert not stage.ring.takes()
