@@ -56,6 +56,7 @@ TABLE: dict[str, Kind] = {
     "subscription_limit": Kind(429, 3504, False),
     # the moment's fault: the same call may succeed later
     "credentials_expired": Kind(401, 3005, True),  # with fresh ones
+    "too_many_failures": Kind(429, 3008, True),  # of credentials, from this address
     "request_timeout": Kind(408, 3501, True),
     "quota_exceeded": Kind(429, 3008, True),
     "slow_consumer": Kind(503, 3008, True),

@@ -24,6 +24,7 @@ from gateway import __version__
 from gateway.auth.access import Access
 from gateway.auth.audit import Audit
 from gateway.config import Config
+from gateway.config.settings import sections
 from gateway.control.app import ControlPlane
 from gateway.control.sources import Sources
 from gateway.edge.connections import Connections
@@ -63,6 +64,8 @@ from gateway.trace.recorder import Recorder
 from gateway.wire.http import encode_response, error_response
 
 _log = structlog.get_logger("gateway.node")
+_LIVE: Final = frozenset(("auth", "jwt"))
+"""Sections that `reload` takes over."""
 _REAUTHORIZED_AT_ONCE: Final = 50
 """Connections whose permissions are looked at before others run: a few milliseconds."""
 
@@ -175,9 +178,9 @@ class Node:
         )
         self.tmc = tmc = TmcEdge(services, self.longpoll) if config.tmc.enabled else None
         publisher = Publisher(self.admit, config.limits, self.engine.epoch)
-        guard = Guard(self.access, self.audit, config.auth, data.address)
+        guard = Guard(self.access, self.audit, data.address)
         plane = DataPlane(services, guard, publisher, self.longpoll, tmc)
-        control_guard = Guard(self.access, self.audit, config.auth, control.address)
+        control_guard = Guard(self.access, self.audit, control.address)
         control_plane = ControlPlane(self._sources(control_guard))
 
         async def serve(listener: Listener, connection: HttpConnection) -> None:
@@ -303,6 +306,18 @@ class Node:
     def _audit_denied(self, batch: Batch, error: GatewayError) -> None:
         self.audit.refused(batch.principal, "publish", batch.origin, error, "")
 
+    def reload(self, config: Config) -> None:
+        """Take what may change while it runs from `config`: [auth] and [[jwt]]. Raises ConfigError, and then nothing
+        has changed. What else is different is named in the log; it needs a restart."""
+        before = {section: getattr(self.config, section) for section in sections()}
+        self.access.reload(config)
+        waits = [name for name, was in before.items() if name not in _LIVE and getattr(config, name) != was]
+        if config.auth.open_metrics != self.config.auth.open_metrics:
+            waits.append("auth.open_metrics")
+        if waits:
+            _log.warning("these sections have changed and need a restart", sections=waits)
+        _log.info("the configuration was read again", live=sorted(_LIVE))
+
     # ------------------------------------------------------------------------------------------------ drain
 
     def stop(self) -> None:
@@ -345,10 +360,15 @@ def tune_interpreter() -> None:
 # ------------------------------------------------------------------------------------------------------ process
 
 
-def run(config: Config, announce: Callable[[Node], None] | None = None) -> None:
-    """Run a gateway until TERM or INT. Raises ConfigError, StoreLockedError, StoreError, or ForcedExitError."""
+def run(
+    config: Config, announce: Callable[[Node], None] | None = None, reload: Callable[[], Config] | None = None
+) -> None:
+    """Run a gateway until TERM or INT; HUP has it take what `reload` returns.
+
+    Raises ConfigError, StoreLockedError, StoreError, or ForcedExitError.
+    """
     try:
-        trio.run(_main, config, announce or print_banner, restrict_keyboard_interrupt_to_checkpoints=True)
+        trio.run(_main, config, announce or print_banner, reload, restrict_keyboard_interrupt_to_checkpoints=True)
     except BaseExceptionGroup as group:
         raise _first(group) from None
 
@@ -367,10 +387,12 @@ class ForcedExitError(Exception):
     """A second signal came while draining; what was answered is on the disk all the same."""
 
 
-async def _main(config: Config, announce: Callable[[Node], None]) -> None:
+async def _main(config: Config, announce: Callable[[Node], None], reload: Callable[[], Config] | None) -> None:
     node = Node(config)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_signals, node)
+        if reload is not None:
+            nursery.start_soon(_reloads, node, reload)
         nursery.start_soon(_announce, node, announce)
         await node.run()
         nursery.cancel_scope.cancel()
@@ -393,6 +415,15 @@ async def _signals(node: Node) -> None:
             node.stop()
 
 
+async def _reloads(node: Node, reload: Callable[[], Config]) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            try:
+                node.reload(reload())
+            except ConfigError as error:
+                _log.error("the configuration is not taken; the last good one stays", error=str(error))
+
+
 def notify_systemd(state: str) -> None:
     """Tell the service manager (sd_notify(3)), where there is one."""
     path = os.environ.get("NOTIFY_SOCKET")
@@ -409,14 +440,15 @@ def notify_systemd(state: str) -> None:
 def print_banner(node: Node) -> None:
     """Where it listens, and what to try."""
     data, control = node.address, node.control_address
+    as_who = ' -H "Authorization: Bearer $TOKEN"' if node.access.required else ""
     print(
         f"""push gateway {__version__}   store: {os.path.abspath(node.config.store.directory)}
   data plane     http://{data}      ws://{data}/v1/connect
   control plane  http://{control}
 try
-  curl -X PUT http://{control}/v1/subscriptions/hello -d '{{"topics":["hello.>"]}}'
-  curl --json '{{"text":"hello"}}' http://{data}/v1/topics/hello.world/messages
-  curl -X POST http://{data}/v1/subscriptions/hello/pull -d '{{"wait_ms":1000}}'
+  curl -X PUT http://{control}/v1/subscriptions/hello -d '{{"topics":["hello.>"]}}'{as_who}
+  curl --json '{{"text":"hello"}}' http://{data}/v1/topics/hello.world/messages{as_who}
+  curl -X POST http://{data}/v1/subscriptions/hello/pull -d '{{"wait_ms":1000}}'{as_who}
 Ctrl-C drains and ends.""",
         flush=True,
     )

@@ -57,8 +57,9 @@ CONTROL: Final[dict[str, frozenset[str] | None]] = {
     "redriveSubscription": frozenset({"admin of shop", "operator"}),
     "listConnections": frozenset({"viewer", "operator"}),
     "closeConnection": frozenset({"operator"}),
-    "getMessage": frozenset({"operator"}),  # a payload, of whatever topic
-    "getMessageTrace": frozenset({"viewer", "operator"}),
+    # who may read anything is told that there is no such message; see below
+    "getMessage": frozenset({"admin of shop", "stranger", "operator"}),
+    "getMessageTrace": frozenset({"viewer", "admin of shop", "stranger", "operator"}),
 }
 DATA: Final[dict[str, frozenset[str]]] = {
     "publish": frozenset({"publisher"}),
@@ -128,7 +129,7 @@ def check(expected: frozenset[str] | None, role: str, status: int, code: str) ->
 
 
 async def test_every_route_of_the_control_plane_has_a_row(node: Node) -> None:
-    guard = Guard(node.access, node.audit, node.config.auth, node.control_address)
+    guard = Guard(node.access, node.audit, node.control_address)
     assert CONTROL.keys() == {call.name for call in ControlPlane(node._sources(guard)).calls}
 
 
@@ -144,7 +145,7 @@ def test_every_operation_has_a_row() -> None:
 @pytest.mark.parametrize("name", CONTROL)
 async def test_control_plane(matrix: Matrix, name: str, log: Log) -> None:
     node = matrix.node
-    guard = Guard(node.access, node.audit, node.config.auth, node.control_address)
+    guard = Guard(node.access, node.audit, node.control_address)
     [call] = [call for call in ControlPlane(node._sources(guard)).calls if call.name == name]
     path = call.path.replace("{name}", "shop.orders").replace("{connection}", "c-0").replace("{id}", "a")
     for role in (*WITHOUT, *ROLES):
@@ -209,6 +210,49 @@ async def test_each_sees_the_subscriptions_that_it_may_look_at(matrix: Matrix, l
         "stranger": bank,
         "known": [],
     }
+
+
+async def test_a_message_is_shown_to_who_may_read_its_topic_and_is_not_there_for_others(
+    matrix: Matrix, log: Log
+) -> None:
+    address = matrix.node.address
+    assert await matrix.status(address, "publisher", "POST", "/v1/topics/shop.paid/messages", b"1") == (201, "")
+    message_id = f"{matrix.node.engine.epoch}-1"
+    path = f"/v1/messages/{message_id}"
+    found = {}
+    for role in ROLES:
+        asked = [
+            await matrix.status(matrix.node.control_address, role, "GET", f"{path}{way}") for way in ("", "/trace")
+        ]
+        found[role] = [status for status, _ in asked]
+    assert found == {
+        "publisher": [403, 403],
+        "consumer": [403, 403],
+        "viewer": [403, 200],
+        "viewer of shop": [403, 403],
+        "admin of shop": [200, 200],
+        "operator": [200, 200],
+        "stranger": [404, 404],
+        "known": [403, 403],
+    }
+
+
+async def test_a_trace_shows_its_reader_only_the_subscriptions_that_it_may_look_at(matrix: Matrix, log: Log) -> None:
+    for name in ("shop.orders", "bank.orders"):
+        path, body = f"/v1/subscriptions/{name}", b'{"topics":["shop.>"]}'
+        assert await matrix.status(matrix.node.control_address, "operator", "PUT", path, body) == (201, "")
+    await matrix.status(matrix.node.address, "publisher", "POST", "/v1/topics/shop.paid/messages", b"1")
+    path = f"/v1/messages/{matrix.node.engine.epoch}-1/trace"
+    traces = {}
+    for role in ("operator", "admin of shop"):
+        async with open_http(matrix.node.control_address) as http:
+            [traces[role]] = (await http.request("GET", path, headers=matrix.headers(role))).json["messages"]
+    whole, seen = traces["operator"], traces["admin of shop"]
+    assert {each["subscription"] for each in whole["standing"]} == {"shop.orders", "bank.orders"}
+    assert [each["subscription"] for each in seen["standing"]] == ["shop.orders"]
+    assert {step["subscription"] for step in seen["steps"]} == {None, "shop.orders"}
+    assert [step["who"] for step in seen["steps"] if step["step"] == "accepted"] == [None]
+    assert [step["who"] for step in whole["steps"] if step["step"] == "accepted"] != [None]
 
 
 @pytest.mark.parametrize(

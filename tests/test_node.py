@@ -518,6 +518,22 @@ def test_the_banner_says_where_and_what_to_try(tmp_path: Path, capsys: pytest.Ca
     assert f"curl -X PUT http://{nodes[0].control_address}/v1/subscriptions/hello" in shown
 
 
+def test_the_banner_s_lines_bring_a_token_where_one_is_needed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text("")
+
+    def announce(node: Node) -> None:
+        node_module.print_banner(node)
+        node.stop()
+
+    node_module.run(quick_config(tmp_path / "store", {"auth.keys_file": str(keys)}), announce)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "curl" in line]
+    assert len(lines) == 3
+    assert all('-H "Authorization: Bearer $TOKEN"' in line for line in lines)
+
+
 @pytest.mark.parametrize("abstract", [False, True])
 def test_the_service_manager_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool) -> None:
     name = f"@gateway-test-{os.getpid()}" if abstract else str(tmp_path / "notify")

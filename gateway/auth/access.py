@@ -20,10 +20,11 @@ import trio
 
 from gateway.auth import apikey, jwk, jwt, policy
 from gateway.auth.apikey import ApiKey
+from gateway.auth.failures import Failures
 from gateway.auth.jwt import Parsed, Subject
 from gateway.auth.keysource import Fetch, HttpFetch, KeySource
 from gateway.auth.policy import Policy
-from gateway.config import Config, Jwt
+from gateway.config import Auth, Config, Jwt
 from gateway.errors import ConfigError, GatewayError
 from gateway.principal import Principal
 
@@ -64,12 +65,13 @@ class WatchedFile(Generic[T]):
         return changed
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Issuer:
-    """One [[jwt]] entry, and its keys."""
+    """One [[jwt]] entry, and its keys. Compared by identity: an entry that has changed is another."""
 
     settings: Jwt
     keys: KeySource
+    reload_s: float
 
 
 @attrs.frozen
@@ -90,32 +92,61 @@ class Access:
         """Whether anybody is asked for credentials at all."""
         self.on_change: Callable[[], None] = lambda: None
         """Called when what was permitted may not be any more."""
-        self._auth = auth
+        self.settings = auth
+        """[auth] as it is now: `reload` replaces it."""
+        self.failures = Failures(auth, clock)
         self._clock = clock
-        fetch = fetch or HttpFetch()
-        self._issuers = [Issuer(entry, KeySource(entry, fetch, auth.reload_s)) for entry in config.jwt]
+        self._fetch = fetch or HttpFetch()
+        self._issuers = [self._issuer(entry, auth) for entry in config.jwt]
+        self._nursery: trio.Nursery | None = None
         self._keys: WatchedFile[dict[str, ApiKey]] | None = None
         self._policy: WatchedFile[Policy] | None = None
         self._known: dict[bytes, Principal] = {}
 
     def load(self) -> None:
         """Read every file once. Raises ConfigError naming what is wrong."""
-        if self._auth.keys_file:
-            self._keys = WatchedFile(Path(self._auth.keys_file), apikey.read)
-        if self._auth.permissions_file:
-            self._policy = WatchedFile(Path(self._auth.permissions_file), policy.read)
+        self._keys, self._policy = _watched(self.settings)
         for issuer in self._issuers:
             issuer.keys.load()
-            issuer.keys.on_change = self._changed
+
+    def reload(self, config: Config) -> None:
+        """Take [auth] and [[jwt]] as they are now, for who is connected as well. Blocks for as long as files take.
+
+        Raises ConfigError, and then nothing has changed. Whether anybody is asked at all is settled at the start.
+        """
+        if config.has_credentials != self.required:
+            raise ConfigError("auth: whether credentials are needed is settled at the start; restart the gateway")
+        keys, permissions = _watched(config.auth)
+        kept = {(each.settings, each.reload_s): each for each in self._issuers}
+        issuers = [kept.get((entry, config.auth.reload_s)) or self._issuer(entry, config.auth) for entry in config.jwt]
+        new = [issuer for issuer in issuers if issuer not in self._issuers]
+        for issuer in new:
+            issuer.keys.load()
+        for issuer in self._issuers:
+            if issuer not in issuers:
+                issuer.keys.stop()
+        if self.settings != config.auth:
+            self.failures = Failures(config.auth, self._clock)
+        self.settings, self._issuers, self._keys, self._policy = config.auth, issuers, keys, permissions
+        if self._nursery is not None:
+            for issuer in new:
+                self._nursery.start_soon(issuer.keys.run)
+        self._changed()
+
+    def _issuer(self, entry: Jwt, auth: Auth) -> Issuer:
+        issuer = Issuer(entry, KeySource(entry, self._fetch, auth.reload_s), auth.reload_s)
+        issuer.keys.on_change = self._changed
+        return issuer
 
     async def run(self) -> None:
         """Keep all of it fresh."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             for issuer in self._issuers:
                 nursery.start_soon(issuer.keys.run)
-            files = [file for file in (self._keys, self._policy) if file is not None]
             while True:
-                await trio.sleep(self._auth.reload_s)
+                await trio.sleep(self.settings.reload_s)
+                files = [file for file in (self._keys, self._policy) if file is not None]
                 changed = [await trio.to_thread.run_sync(file.look) for file in files]
                 if any(changed):
                     _log.info("credentials or permissions have changed")
@@ -132,7 +163,7 @@ class Access:
 
     @property
     def token_bytes_max(self) -> int:
-        return self._auth.token_bytes_max
+        return self.settings.token_bytes_max
 
     @property
     def tokens_known(self) -> int:
@@ -153,23 +184,33 @@ class Access:
             return None
         return principal
 
-    async def authenticate(self, token: str) -> Principal:
-        """Check a token. Raises `invalid_token`, `credentials_expired`, or `keys_unavailable` for want of keys."""
+    async def authenticate(self, token: str, remote: str = "") -> Principal:
+        """Check a token that came from `remote`, HOST:PORT.
+
+        Raises `invalid_token`, `credentials_expired`, `keys_unavailable` for want of keys, or `too_many_failures`.
+        """
         known = self.known(token)
         if known is not None:
             return known
-        if len(token) > self._auth.token_bytes_max:
-            raise jwt.invalid(f"has {len(token)} bytes; at most {self._auth.token_bytes_max} are read")
-        if not token.isascii():
-            raise jwt.invalid("is not ASCII")
-        if token.startswith(apikey.PREFIX):
-            principal = self._of_key(apikey.recognise(self._api_keys(), token, self._clock()))
-        else:
-            principal = await self._verify(token)
-        if len(self._known) >= self._auth.tokens_known_max:
+        self.failures.check(remote)
+        try:
+            principal = await self._check(token)
+        except GatewayError as error:
+            self.failures.note(remote, error)
+            raise
+        if len(self._known) >= self.settings.tokens_known_max:
             self._known.clear()
         self._known[_digest(token)] = principal
         return principal
+
+    async def _check(self, token: str) -> Principal:
+        if len(token) > self.settings.token_bytes_max:
+            raise jwt.invalid(f"has {len(token)} bytes; at most {self.settings.token_bytes_max} are read")
+        if not token.isascii():
+            raise jwt.invalid("is not ASCII")
+        if token.startswith(apikey.PREFIX):
+            return self._of_key(apikey.recognise(self._api_keys(), token, self._clock()))
+        return await self._verify(token)
 
     def renew(self, principal: Principal) -> Principal:
         """The same one with what is permitted now. Raises why its credential is good no more."""
@@ -180,6 +221,8 @@ class Access:
                 raise GatewayError("invalid_token", f"API key {credential.id} was removed")
             return self._of_key(apikey.check(record, self._clock()))
         if isinstance(credential, _OfToken):
+            if credential.issuer not in self._issuers:
+                raise GatewayError("credentials_expired", "the settings of the token's issuer have changed; reconnect")
             signer = credential.signer
             now = jwk.find(credential.issuer.keys.ring, signer.kid, min(signer.algorithms))
             if now is None or now.key != signer.key:
@@ -211,7 +254,7 @@ class Access:
         issuer = next((each for each in self._issuers if jwt.check_issuer(parsed, each.settings)), None)
         if issuer is None:
             raise jwt.invalid("is of an issuer that is not trusted here (iss)")
-        subject = jwt.check_claims(parsed, issuer.settings, self._auth.leeway_s, self._clock())
+        subject = jwt.check_claims(parsed, issuer.settings, self.settings.leeway_s, self._clock())
         signer = await self._signer(issuer, parsed)
         jwt.check_signature(parsed, signer)
         return self._of_token(_OfToken(issuer, subject, signer))
@@ -228,6 +271,13 @@ class Access:
             )
         named = "names a key (kid) that" if parsed.kid is not None else "names no key (kid), and"
         raise jwt.invalid(f"{named} its issuer does not have for this algorithm")
+
+
+def _watched(auth: Auth) -> tuple[WatchedFile[dict[str, ApiKey]] | None, WatchedFile[Policy] | None]:
+    """The files of keys and permissions, read once; None for one that is not there. Raises ConfigError."""
+    keys = WatchedFile(Path(auth.keys_file), apikey.read) if auth.keys_file else None
+    permissions = WatchedFile(Path(auth.permissions_file), policy.read) if auth.permissions_file else None
+    return keys, permissions
 
 
 def _digest(token: str) -> bytes:

@@ -45,6 +45,7 @@ class KeySource:
         self._tried_at = -1e9
         self._wanted = trio.Event()
         self._tried = trio.Event()
+        self._life = trio.CancelScope()
 
     def load(self) -> None:
         """Read the file once, before anything is accepted. Raises ConfigError. An address is asked once it runs."""
@@ -56,12 +57,17 @@ class KeySource:
 
     async def run(self) -> None:
         """Look again every now and then, and when asked to."""
-        while True:
-            await self._refresh()
-            self._wanted = trio.Event()
-            with trio.move_on_after(self._refresh_s if self.ring else self._settings.refresh_min_s):
-                await self._wanted.wait()
-                await trio.sleep_until(self._tried_at + self._settings.refresh_min_s)
+        with self._life:
+            while True:
+                await self._refresh()
+                self._wanted = trio.Event()
+                with trio.move_on_after(self._refresh_s if self.ring else self._settings.refresh_min_s):
+                    await self._wanted.wait()
+                    await trio.sleep_until(self._tried_at + self._settings.refresh_min_s)
+
+    def stop(self) -> None:
+        """Its issuer is trusted no more: `run` returns."""
+        self._life.cancel()
 
     async def find(self, kid: str | None, algorithm: str) -> jwk.TrustedKey | None:
         """The key for a token; asks the address again where it is not known. None where there is none."""

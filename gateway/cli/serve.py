@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -29,7 +30,7 @@ def serve(
     log_level: str | None,
     log_format: str | None,
 ) -> None:
-    """Run a gateway until TERM or Ctrl-C, which drain it.
+    """Run a gateway until TERM or Ctrl-C, which drain it. HUP has it read [auth] and [[jwt]] of its file again.
 
     Settings come from the defaults, the file, the environment (GATEWAY_SECTION__KEY) and these options; the later wins.
     """
@@ -41,13 +42,15 @@ def serve(
         "log.level": log_level,
         "log.format": log_format,
     }
-    settings = config.load(file, os.environ, {name: value for name, value in flags.items() if value is not None})
+    given = {name: value for name, value in flags.items() if value is not None}
+    load = partial(config.load, file, os.environ, given)
+    settings = load()
 
     from gateway import node
     from gateway.cli import logs
 
     logs.configure(settings.log)
     try:
-        node.run(settings)
+        node.run(settings, reload=load if file is not None else None)
     except node.ForcedExitError:
         raise KeyboardInterrupt from None

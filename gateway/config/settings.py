@@ -293,6 +293,17 @@ class Auth:
     tokens_known_max: int = setting(
         10_000, "Checked tokens that are remembered, so that a signature is verified once.", 1, 1_000_000
     )
+    failures_per_s: float = setting(
+        10.0,
+        "Bad credentials of one address that are looked at in a second; then it is refused unseen, but for credentials "
+        "known to be good. Behind a proxy all clients have the proxy's address. 0: no limit.",
+        0,
+        10_000,
+    )
+    failures_burst: int = setting(100, "An address that rested may send so many at once.", 1, 1_000_000)
+    failures_addresses_max: int = setting(
+        10_000, "Addresses remembered for that, 300 bytes each; an IPv6 network of 64 bits counts as one.", 1, 1_000_000
+    )
     origins: tuple[str, ...] = setting(
         (), "Origins of web pages that may use the gateway, such as https://app.example.org; all others are refused."
     )

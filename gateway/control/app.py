@@ -42,7 +42,7 @@ class ControlPlane:
             HealthCalls(sources),
             MetricsCall(sources),
         )
-        self.calls = OpenApi(call for room in rooms for call in room.calls()).calls
+        self.calls = OpenApi((call for room in rooms for call in room.calls()), sources.config.has_credentials).calls
         guard = sources.guard
         by_path = groupby(sorted(self.calls, key=lambda call: call.path), key=lambda call: call.path)
         self.app = Starlette(
@@ -99,7 +99,12 @@ class Resource:
             self._guard.refuse(asked, cause, remote)
             raise
         if call.method == "GET":
-            return await call.respond(request)
+            try:
+                return await call.respond(request)
+            except GatewayError as cause:
+                if cause.kind.status == 403:
+                    self._guard.refuse(asked, cause, remote)
+                raise
         status = 500
         try:
             response = await call.respond(request)

@@ -24,15 +24,27 @@ _OF_HTTP: Final = (
     *("headers_too_large", "internal", "version_not_supported", "permission_denied"),
 )
 """Errors that every call may be answered with before it is looked at, or when the gateway is wrong itself."""
-_OF_CREDENTIALS: Final = ("no_credentials", "invalid_token", "credentials_expired", "keys_unavailable")
+_OF_CREDENTIALS: Final = (
+    "no_credentials",
+    "invalid_token",
+    "credentials_expired",
+    "keys_unavailable",
+    "too_many_failures",
+)
 """Errors of calls that ask who makes them, where the gateway has credentials."""
+_BEARER: Final = "bearer"
+_SCHEME: Final = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key or a JSON Web Token.",
+}
 _PARAMETER: Final = re.compile(r"{(\w+)}")
 
 
 class OpenApi:
     """The document, and the call that answers it."""
 
-    def __init__(self, calls: Iterable[Call]) -> None:
+    def __init__(self, calls: Iterable[Call], has_credentials: bool) -> None:
         own = Call(
             name="getOpenApi",
             method="GET",
@@ -43,14 +55,14 @@ class OpenApi:
             needs=Right.OPEN,
         )
         self.calls = [*calls, own]
-        self.document = document(self.calls)
+        self.document = document(self.calls, has_credentials)
 
     async def answer(self, request: Request) -> Response:
         return json(self.document)
 
 
-def document(calls: Iterable[Call]) -> Schema:
-    """The whole document."""
+def document(calls: Iterable[Call], has_credentials: bool) -> Schema:
+    """The whole document, of a gateway that asks for credentials or of one that asks nobody."""
     by_path = groupby(sorted(calls, key=_path), key=_path)
     return {
         "openapi": "3.1.0",
@@ -61,7 +73,8 @@ def document(calls: Iterable[Call]) -> Schema:
             "license": {"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         },
         "paths": {path: _path_item(path, list(group)) for path, group in by_path},
-        "components": {"schemas": SCHEMAS},
+        "components": {"schemas": SCHEMAS, "securitySchemes": {_BEARER: _SCHEME} if has_credentials else {}},
+        "security": [{_BEARER: []}] if has_credentials else [],
     }
 
 
@@ -86,6 +99,8 @@ def _operation(call: Call) -> Schema:
         operation["parameters"] = [
             {"name": name, "in": "query", "required": required, **PARAMETERS[name]} for name, required in named
         ]
+    if call.needs is Right.OPEN:
+        operation["security"] = []
     if call.body is not None:
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": call.body}}}
     operation["responses"] = dict(_responses(call))

@@ -32,13 +32,18 @@ _PREFLIGHT_MAX_AGE_S: Final = 600
 class Guard:
     """Of one listener, whose address is `address`."""
 
-    def __init__(self, access: Access, audit: Audit, settings: Auth, address: str) -> None:
+    def __init__(self, access: Access, audit: Audit, address: str) -> None:
         self.access = access
         self.audit = audit
-        self._origins = frozenset(origin.lower().encode("ascii") for origin in settings.origins)
-        self._own = frozenset([*settings.hosts, *_hosts_of(settings.origins)])
         self._hosts: set[bytes] = set()  # found to be our own before: an address takes 3 us to look at
         self._checks_host = not access.required and is_loopback(parse_address(address)[0])
+        self._take(access.settings)
+
+    def _take(self, settings: Auth) -> None:
+        self._settings = settings
+        self._origins = frozenset(origin.lower().encode("ascii") for origin in settings.origins)
+        self._own = frozenset([*settings.hosts, *_hosts_of(settings.origins)])
+        self._hosts.clear()
 
     async def admit(self, request: Request, remote: str) -> None:
         """Say who asks, in `request.principal`: NOBODY where credentials are needed and none came.
@@ -48,7 +53,7 @@ class Guard:
         try:
             token = self.look(request)
             if self.access.required:
-                request.principal = NOBODY if token is None else await self._authenticate(token)
+                request.principal = NOBODY if token is None else await self._authenticate(token, remote)
         except GatewayError as error:
             self.refuse(request, error, remote)
             raise
@@ -69,6 +74,8 @@ class Guard:
 
     def look(self, request: Request) -> bytes | None:
         """What needs no waiting: where the request comes from. The token it carries, None where it carries none."""
+        if self._settings is not self.access.settings:
+            self._take(self.access.settings)
         origin = host = authorization = None
         for name, value in request.headers:
             if name == b"host":
@@ -110,11 +117,11 @@ class Guard:
             "permission_denied", "pages of this origin may not use the gateway; name the origin in auth.origins"
         )
 
-    async def _authenticate(self, authorization: bytes) -> Principal:
+    async def _authenticate(self, authorization: bytes, remote: str) -> Principal:
         if authorization[: len(_BEARER)].lower() != _BEARER:
             raise GatewayError("invalid_token", "Authorization: write Bearer and the token; nothing else is taken")
         token = authorization[len(_BEARER) :].strip().decode("latin-1")
-        return self.access.known(token) or await self.access.authenticate(token)
+        return self.access.known(token) or await self.access.authenticate(token, remote)
 
     def preflight(self, request: Request) -> Response | None:
         """The answer to a browser that asks before it sends (Fetch standard, CORS preflight); None where it is none."""

@@ -20,13 +20,14 @@ HELLO_BYTES: Final = 2048
 class Standing:
     """See the module. It decides; the session acts."""
 
-    __slots__ = ("_access", "_hello_by", "_hello_bytes_max", "principal")
+    __slots__ = ("_access", "_hello_by", "_hello_bytes_max", "_remote", "principal")
 
-    def __init__(self, access: Access, principal: Principal, hello_by: float) -> None:
+    def __init__(self, access: Access, principal: Principal, hello_by: float, remote: str = "") -> None:
         """`hello_by`: run-loop time until which a session without credentials may say who it is."""
         self.principal = principal
         self._access = access
         self._hello_by = hello_by
+        self._remote = remote
         self._hello_bytes_max = access.token_bytes_max + HELLO_BYTES
 
     def check_size(self, size: int) -> None:
@@ -46,7 +47,7 @@ class Standing:
             return
         if self.principal is ANONYMOUS:
             return  # nobody is asked here, as nobody is over HTTP
-        found = await self._access.authenticate(token)
+        found = await self._access.authenticate(token, self._remote)
         if self.principal is not NOBODY and found.name != self.principal.name:
             raise GatewayError(
                 "permission_denied", "a fresh token must be of the same principal; open another connection for another"

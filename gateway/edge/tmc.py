@@ -27,7 +27,7 @@ class TmcEdge:
         calls = Calls(
             config, self.applications, services.engine, services.admit, services.settle, longpoll, services.clock
         )
-        self.rest = Rest(config.tmc, self.applications, calls, services.audit, services.clock)
+        self.rest = Rest(config.tmc, self.applications, calls, services.audit, services.access, services.clock)
         self.statistics = TmcStatistics()
         self._services = services
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 
+from gateway.auth.access import Access
 from gateway.auth.audit import Audit
 from gateway.config.settings import Tmc
 from gateway.edge.http import HttpConnection
@@ -20,12 +21,19 @@ class Rest:
     """The one path that all calls come by."""
 
     def __init__(
-        self, settings: Tmc, applications: Applications, calls: Calls, audit: Audit, clock: Callable[[], int]
+        self,
+        settings: Tmc,
+        applications: Applications,
+        calls: Calls,
+        audit: Audit,
+        access: Access,
+        clock: Callable[[], int],
     ) -> None:
         self._settings = settings
         self._applications = applications
         self._calls = calls
         self._audit = audit
+        self._access = access
         self._clock = clock
         self.answered = 0
         self.refused: dict[int, int] = {}
@@ -36,6 +44,7 @@ class Rest:
         self.answered += 1
         values: dict[str, str] = {}
         try:
+            self._access.failures.check(connection.remote)
             values = top.parse_form(request.body)
             application = self.authenticate(values)
             call = Call(values["method"], application, Parameters(values), connection, request_id, len(request.body))
@@ -44,7 +53,10 @@ class Rest:
             refusal = to_top(error)
             self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
             if refusal.code in top.UNPROVEN or refusal.code in top.PERMISSION:
-                self._audit.refused(None, "tmc call", values.get("app_key", ""), to_gateway(refusal), connection.remote)
+                why = to_gateway(refusal)
+                self._audit.refused(None, "tmc call", values.get("app_key", ""), why, connection.remote)
+                if refusal.code in top.UNPROVEN:
+                    self._access.failures.note(connection.remote, why)
             connection.respond(json(top.encode_error(refusal, request_id)))
 
     def authenticate(self, values: dict[str, str]) -> Application:

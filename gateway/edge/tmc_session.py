@@ -133,11 +133,15 @@ class TmcSession(Session):
         try:
             if self._application is not None:
                 raise TopError("invalid_argument", "this connection is connected already")
+            self._services.access.failures.check(self._remote)
             application = self._authenticate(frame)
         except (TopError, GatewayError) as error:
             refusal = to_top(error)
             self._statistics.refused[refusal.code] = self._statistics.refused.get(refusal.code, 0) + 1
-            self._services.audit.refused(None, "tmc CONNECT", _key_of(frame), to_gateway(refusal), self._remote)
+            why = to_gateway(refusal)
+            self._services.audit.refused(None, "tmc CONNECT", _key_of(frame), why, self._remote)
+            if refusal.code in top.UNPROVEN:
+                self._services.access.failures.note(self._remote, why)
             self._answer(MessageType.CONNECTACK, frame, refusal)
             self.close(3500, str(refusal))
             return

@@ -83,8 +83,8 @@ class Session:
         self._borrowed.on_message = self._take_in
         self._remote = remote
         self._client = ""
-        hello_by = trio.current_time() + services.config.auth.hello_timeout_s
-        self._standing = Standing(services.access, request.principal, hello_by)
+        hello_by = trio.current_time() + services.access.settings.hello_timeout_s
+        self._standing = Standing(services.access, request.principal, hello_by, remote)
         self._since_ms = services.clock()
         self._feeds: dict[str, Feed] = {}
         self._ws: trio_websocket.WebSocketConnection | None = None
@@ -204,7 +204,7 @@ class Session:
                 case push_v1.Hello():
                     await self._hello(operation)
         except GatewayError as error:
-            if error.kind.status in (401, 403):
+            if error.kind.status in (401, 403) or error.code == "too_many_failures":
                 self._audit_refusal(operation, error)
             self._offer(push_v1.encode_error(error, operation.id))
             if isinstance(operation, push_v1.Hello) and error.code in ("invalid_token", "credentials_expired"):

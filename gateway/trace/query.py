@@ -47,7 +47,7 @@ class Query:
         """(position, all positions of this id, delivery JSON). Raises GatewayError `message_not_found`."""
         positions, _ = await self._resolve(message_id, position)
         if not positions:
-            raise _unknown(message_id)
+            raise unknown(message_id)
         at = _chosen(message_id, position, positions)
         body = await self._engine.read(at)
         if body is None:
@@ -66,11 +66,11 @@ class Query:
         await recorder.flush()
         positions, refused = await self._resolve(message_id, position)
         if not positions and not refused:
-            raise _unknown(message_id)
+            raise unknown(message_id)
         messages = await self._follow(_chosen(message_id, position, positions)) if positions else []
         steps = [step for message in messages for step in message.steps] + refused
         if not steps and not any(message.standing for message in messages):
-            raise _unknown(message_id)
+            raise unknown(message_id)
         files = recorder.readable()
         return TraceView(
             id=message_id,
@@ -133,7 +133,8 @@ def _chosen(message_id: str, asked: Position | None, positions: Sequence[Positio
     )
 
 
-def _unknown(message_id: str) -> GatewayError:
+def unknown(message_id: str) -> GatewayError:
+    """The error for an id that nobody knows, or that who asks may not know of."""
     return GatewayError(
         "message_not_found",
         f"message {message_id!r} is known neither to the store nor to the trace: it was never accepted, or all its "

@@ -4,7 +4,9 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -283,3 +285,90 @@ async def test_keys_are_not_taken_where_there_is_no_file_of_them(house: House) -
     access.load()
     assert "auth.keys_file" in (await refusal(access, house.make_key())).message
     assert not Access(Config(), house.time).required
+
+
+# ---------------------------------------------------------------------------------------------------------- failures
+
+
+async def test_an_address_with_too_many_bad_credentials_is_not_looked_at_but_for_good_ones(house: House) -> None:
+    key, other = house.make_key(), house.make_key("other")
+    house.access.load()
+    await house.access.authenticate(key, "192.0.2.1:1")
+    for _ in range(101):
+        with pytest.raises(GatewayError, match="malformed"):
+            await house.access.authenticate("pgk_nonsense", "192.0.2.1:1")
+    for text in ("pgk_nonsense", other, token()):
+        with pytest.raises(GatewayError, match=r"auth\.failures_per_s") as caught:
+            await house.access.authenticate(text, "192.0.2.1:2")
+        assert caught.value.code == "too_many_failures"
+    assert (await house.access.authenticate(key, "192.0.2.1:3")).name == "shop"
+    assert (await house.access.authenticate(other, "192.0.2.2:1")).name == "other"
+    house.time.ms += 1000
+    assert (await house.access.authenticate(token(), "192.0.2.1:1")).name == "login:alice"
+
+
+# ------------------------------------------------------------------------------------------------------------ reload
+
+
+def changed(house: House, *jwt: Jwt, **auth: Any) -> Config:
+    before = house.access.settings
+    return Config(auth=attrs.evolve(before, **auth), jwt=jwt or (settings(keys=str(house.jwks)),))
+
+
+async def test_a_reload_takes_other_files_and_forgets_what_was_known(house: House, tmp_path: Path) -> None:
+    key = house.make_key()
+    house.access.load()
+    principal = await house.access.authenticate(key)
+    house.keys = tmp_path / "others.json"
+    other = house.make_key("other")
+    called: list[None] = []
+    house.access.on_change = lambda: called.append(None)
+    house.access.reload(changed(house, keys_file=str(house.keys), token_bytes_max=300))
+    assert called
+    assert (await house.access.authenticate(other)).name == "other"
+    assert (await refusal(house.access, key)).code == "invalid_token"
+    assert "at most 300" in (await refusal(house.access, "x" * 301)).message
+    with pytest.raises(GatewayError, match="was removed"):
+        house.access.renew(principal)
+
+
+async def test_an_issuer_may_come_go_and_change_and_the_others_stay(house: House, tmp_path: Path) -> None:
+    house.access.load()
+    file = tmp_path / "second.json"
+    file.write_bytes(jwks(public_jwk("ES256", "other", kid="k9")))
+    first = settings(keys=str(house.jwks))
+    second = settings(name="second", issuer="https://second", keys=str(file))
+    theirs = token("ES256", kid="k9", name="other", iss="https://second")
+    async with house.running() as access:
+        principal = await access.authenticate(token())
+        assert (await refusal(access, theirs)).code == "invalid_token"
+        access.reload(changed(house, first, second))
+        assert access.renew(principal).name == "login:alice"
+        assert (await access.authenticate(theirs)).name == "second:alice"
+        file.write_bytes(jwks(public_jwk("ES256", "third", kid="k9")))
+        await house.change()  # the new one is kept fresh too
+        assert (await refusal(access, theirs)).code == "invalid_token"
+        access.reload(changed(house, attrs.evolve(first, audience="other"), second))
+        with pytest.raises(GatewayError, match="issuer have changed; reconnect") as caught:
+            access.renew(principal)
+        assert caught.value.kind.close == 3005
+        assert (await refusal(access, token())).code == "invalid_token"
+        assert (await access.authenticate(token(aud="other"))).name == "login:alice"
+
+
+@pytest.mark.parametrize("what", ["keys", "permissions", "issuer", "none"])
+async def test_a_reload_that_is_wrong_changes_nothing(house: House, tmp_path: Path, what: str) -> None:
+    key = house.make_key()
+    house.access.load()
+    missing = str(tmp_path / "missing")
+    wrong = {
+        "keys": changed(house, keys_file=missing),
+        "permissions": changed(house, permissions_file=missing),
+        "issuer": changed(house, settings(keys=missing), token_bytes_max=300),
+        "none": Config(),
+    }
+    with pytest.raises(ConfigError):
+        house.access.reload(wrong[what])
+    assert (await house.access.authenticate(key)).name == "shop"
+    assert (await house.access.authenticate(token())).name == "login:alice"
+    assert house.access.token_bytes_max == Auth().token_bytes_max

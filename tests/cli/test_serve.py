@@ -14,7 +14,7 @@ from tests.cli.conftest import Gateway
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     """The configurations that a gateway was run with."""
     configs: list[Config] = []
-    monkeypatch.setattr(node, "run", configs.append)
+    monkeypatch.setattr(node, "run", lambda config, reload: configs.append(config))
     monkeypatch.setattr("gateway.cli.logs.configure", lambda log: None)
     return configs
 
@@ -62,7 +62,7 @@ def test_a_wrong_setting_is_one_line_and_exit_code_1(gateway: Gateway, ran: list
 def test_a_store_that_another_process_holds_is_exit_code_75(
     gateway: Gateway, ran: list[Config], monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
 ) -> None:
-    def refuse(config: Config) -> None:
+    def refuse(config: Config, reload: object) -> None:
         raise error
 
     monkeypatch.setattr(node, "run", refuse)
@@ -73,7 +73,7 @@ def test_a_store_that_another_process_holds_is_exit_code_75(
 def test_a_second_signal_while_draining_is_an_interrupt(
     gateway: Gateway, ran: list[Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def force(config: Config) -> None:
+    def force(config: Config, reload: object) -> None:
         raise node.ForcedExitError("SIGINT")
 
     monkeypatch.setattr(node, "run", force)

@@ -16,6 +16,8 @@ from starlette.routing import Route
 
 from gateway.config import Config
 from gateway.control.app import ControlPlane
+from gateway.control.call import Right
+from gateway.control.openapi import document as document_of
 from gateway.control.schemas import SCHEMAS
 from gateway.control.sources import Sources
 from gateway.errors import TABLE
@@ -52,6 +54,16 @@ async def test_what_a_path_allows_is_what_is_documented(control: httpx.AsyncClie
         methods |= {"HEAD"} if "GET" in methods else set()
         allow = (await control.options(re.sub("{.*?}", "x", path))).headers["allow"]
         assert set(allow.split(", ")) == methods
+
+
+def test_what_needs_credentials_says_so_where_there_are_any(plane: ControlPlane) -> None:
+    for has_credentials in (True, False):
+        found = document_of(plane.calls, has_credentials)
+        needed: list[dict[str, list[str]]] = [{"bearer": []}] if has_credentials else []
+        assert list(found["components"]["securitySchemes"]) == ["bearer"] * has_credentials
+        for call in plane.calls:
+            security = found["paths"][call.path][call.method.lower()].get("security", found["security"])
+            assert security == ([] if call.needs is Right.OPEN else needed), call.name
 
 
 async def test_names_of_operations_are_given_once(plane: ControlPlane) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -154,4 +155,26 @@ async def test_a_revoked_key_ends_the_program_that_has_it_within_five_seconds(ru
             await anext(messages)
         assert ended.value.code == 3500
         assert trio.current_time() - began < 5
+    assert listing(running, operator).returncode == 1
+
+
+@pytest.mark.slow
+async def test_hup_takes_the_credentials_of_the_file_and_ends_who_has_lost_his(running: GatewayProcess) -> None:
+    operator = make_key(running, "operator", "--admin", ">", "--subscribe", ">")
+    control = ("--control-url", running.control, "--token-file", str(operator))
+    assert gateway("subscription", "create", "orders", "--topic", "trade.>", *control).returncode == 0
+    file, others = running.directory / "gateway.toml", running.directory / "others.json"
+    good = file.read_text()
+    async with client.connect(running.websocket, token=operator.read_text().strip()) as sdk:
+        messages = await sdk.subscribe("orders").__aenter__()
+        file.write_text(good + "\n[nonsense]\n")
+        running.signal(signal.SIGHUP)
+        while "the last good one stays" not in running.log.read_text():
+            await trio.sleep(0.02)
+        assert listing(running, operator).returncode == 0
+        others.write_text("")
+        file.write_text(good.replace("keys.json", "others.json"))
+        running.signal(signal.SIGHUP)
+        with trio.fail_after(10), pytest.raises(client.ConnectionEndedError, match="was removed"):
+            await anext(messages)
     assert listing(running, operator).returncode == 1

@@ -288,3 +288,31 @@ async def test_a_listed_page_may_read_the_answer(start_node: StartNode) -> None:
 
 async def start_node_with_origins(start_node: StartNode, page: str) -> Node:
     return await start_node({"auth.origins": (page,)})
+
+
+# ---------------------------------------------------------------------------------------------------------- failures
+
+
+async def test_an_address_that_sends_bad_credentials_is_slowed_down_on_every_way_in(
+    start_node: StartNode, tmp_path: Path, log: Log
+) -> None:
+    made = Secured(tmp_path)
+    key = made.key()
+    made.node = await start_node({**made.flags, "auth.failures_burst": 3, "auth.failures_per_s": 0.01})
+    wrong = {"Authorization": "Bearer pgk_wrong"}
+    async with open_http(made.node.address) as http, open_raw_websocket(made.node.address) as websocket:
+        assert (await http.post("/v1/topics/shop.a/messages", b"1", bearer(key))).status == 201
+        codes = [(await http.post("/v1/topics/shop.a/messages", b"1", wrong)).code for _ in range(4)]
+        assert codes == ["invalid_token"] * 4
+        answer = await http.post("/v1/topics/shop.a/messages", b"1", wrong)
+        assert (answer.status, answer.code) == (429, "too_many_failures")
+        assert int(answer.headers["retry-after"]) >= 1
+        said = await ask(websocket, op="hello", token="pgk_wrong")
+        assert (said["code"], said["temporary"]) == ("too_many_failures", True)
+        async with open_http(made.node.control_address) as control:
+            assert (await control.request("GET", "/v1/subscriptions", headers=wrong)).status == 429
+        assert (await http.post("/v1/topics/shop.a/messages", b"1", bearer(key))).status == 201
+        assert (await ask(websocket, op="hello", token=key))["op"] == "ok"
+    refused = [entry["what"] for entry in log if entry["event"] == "refused" and entry["code"] == "too_many_failures"]
+    assert refused == ["POST", "hello", "GET"]
+    assert made.node.access.failures.refused == 3

@@ -28,7 +28,7 @@ def guard(address: str = LOOPBACK, keys: Path | None = None, **settings: Any) ->
     auth = Auth(keys_file="" if keys is None else str(keys), **settings)
     access = Access(Config(auth=auth), lambda: 0)
     access.load()
-    return Guard(access, Audit(AuditSettings(), lambda: 0), auth, address)
+    return Guard(access, Audit(AuditSettings(), lambda: 0), address)
 
 
 def request(target: bytes = b"/v1/messages", method: str = "POST", **headers: str) -> Request:

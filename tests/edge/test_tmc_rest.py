@@ -14,6 +14,7 @@ from gateway.config.settings import TmcApplication
 from gateway.node import Node
 from gateway.wire import top
 from tests.conftest import Log, StartNode, running
+from tests.edge.tmc_client import open_tmc
 from tests.edge.topclient import execute
 
 FILE = {"topic": "trade.a", "content": "1", "media_content": "x"}
@@ -413,3 +414,19 @@ async def test_a_save_that_fails_is_said(node: Node, shop: Caller, log: Log, mon
     error = await shop.error("taobao.tmc.user.permit", session="anna")
     assert (error["code"], error["sub_code"]) == (10, "isp.store-failed")
     log.clear()
+
+
+async def test_an_address_that_signs_wrongly_again_and_again_is_not_looked_at(start_node: StartNode, log: Log) -> None:
+    flags = {**FLAGS, "auth.failures_burst": 3, "auth.failures_per_s": 0.01}
+    node = await start_node(flags, tmc_application=(SHOP,))
+    caller = Caller(node)
+    good = caller.signed("taobao.tmc.groups.get", {})
+    codes = [(await caller.post(good | {"sign": "0" * 32}))["error_response"]["code"] for _ in range(4)]
+    assert codes == [25] * 4
+    refused = (await caller.post(good))["error_response"]
+    assert refused["sub_code"] == "isp.too-many-failures"
+    async with open_tmc(node.address) as client:
+        answer = await client.connect(SHOP.key, SHOP.secret)
+        assert answer.status != 0
+        assert "too many bad credentials" in answer.phrase
+        assert await client.closed() == 3500
