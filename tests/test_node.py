@@ -438,6 +438,52 @@ async def test_a_store_that_fails_is_said_to_who_waits_and_ends_the_node(
     log.clear()
 
 
+class FullDisk:
+    """There is no room for another segment while `full`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        reserve = Files.reserve
+
+        def perhaps_reserve(files: Files, file: int, size: int) -> None:
+            if self.full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            reserve(files, file, size)
+
+        monkeypatch.setattr(Files, "reserve", perhaps_reserve)
+
+
+async def test_a_disk_without_room_for_another_segment_refuses_publishes_alone_and_recovers(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    disk = FullDisk(monkeypatch)
+    node = await start_node({"store.segment_bytes": 65536, "limits.dedup_window_s": 0})
+    await subscription(node)
+    payload = b'"%b"' % (b"x" * 20_000)
+    async with open_http(node.address) as http, open_http(node.control_address) as control:
+        disk.full = True
+        answers = [await http.post(ONE, payload) for _ in range(20)]
+        refused = next(answer for answer in answers if answer.status != 201)
+        stored = answers.index(refused)
+        assert (refused.status, refused.code, refused.json["temporary"]) == (503, "disk_full", True)
+        assert int(refused.headers["retry-after"]) >= 1
+        assert [entry["log_level"] for entry in log if "no room for another segment" in entry["event"]] == ["warning"]
+        await control.send(request_bytes("GET", "/healthz"))
+        assert (await control.answer()).json["checks"]["log"]["state"] == "failed"
+        await control.send(request_bytes("GET", "/metrics"))
+        assert b"gateway_log_full 1.0" in (await control.answer()).body
+        while stored:
+            pulled = (await http.post(PULL, b'{"max":100,"wait_ms":0}')).json
+            settled = await http.post(SETTLE, orjson.dumps({"lease": pulled["lease"], "ack": [[0, 2**53 - 1]]}))
+            assert settled.json["acked"] == len(pulled["messages"]) > 0
+            stored -= len(pulled["messages"])
+        disk.full = False
+        with trio.fail_after(10):
+            while (await http.post(ONE, payload)).status != 201:
+                await trio.sleep(0.05)
+        assert [entry["log_level"] for entry in log if "room for another segment again" in entry["event"]] == ["info"]
+
+
 async def test_a_store_that_another_node_holds_is_not_touched(tmp_path: Path) -> None:
     async with running(tmp_path) as node:
         with pytest.raises(StoreLockedError, match=f"in use by process {os.getpid()}"):

@@ -81,6 +81,30 @@ def defined_in(file: Path) -> set[str]:
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
+def named_in_faults() -> list[tuple[str, str]]:
+    """Tests that the table of deploy/README.md names: the file below tests/, and the function where one is named."""
+    text = (TOP / "deploy" / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"`((?:\w+/)?test_\w+\.py)(?:::(\w+))?`", text)
+
+
+def test_the_tests_of_the_table_of_faults_exist() -> None:
+    named = named_in_faults()
+    assert len(named) > 20
+    for file, function in named:
+        path = TOP / "tests" / file
+        assert path.is_file(), file
+        assert not function or function in defined_in(path), f"{file}::{function}"
+
+
+def test_the_log_lines_of_the_table_of_faults_are_in_the_program() -> None:
+    text = (TOP / "deploy" / "README.md").read_text(encoding="utf-8")
+    program = "".join(path.read_text(encoding="utf-8") for path in (TOP / "gateway").rglob("*.py"))
+    quoted = re.findall(r"(?:error|warning|info): `([^`]+)`", text)
+    assert len(quoted) > 10
+    for words in quoted:
+        assert words.removesuffix("...").split(": ")[0] in program, words
+
+
 def test_every_test_that_is_named_exists() -> None:
     named: list[tuple[str, str]] = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", README.read_text(encoding="utf-8"))
     assert len(named) > 10

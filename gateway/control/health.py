@@ -137,9 +137,14 @@ class HealthCalls:
         return Check(State.OK)
 
     def _check_log(self) -> Check:
-        pending = self._sources.engine.statistics().pending_bytes
-        if pending >= self._sources.config.store.pending_bytes_max:
-            return Check(State.DEGRADED, f"{pending} bytes wait for the disk; it is slow (store.pending_bytes_max)")
+        statistics, store = self._sources.engine.statistics(), self._sources.config.store
+        if statistics.is_full:
+            return Check(State.FAILED, f"{store.directory}: no room for another segment; publishes are refused")
+        if statistics.pending_bytes >= store.pending_bytes_max:
+            return Check(
+                State.DEGRADED,
+                f"{statistics.pending_bytes} bytes wait for the disk; it is slow (store.pending_bytes_max)",
+            )
         return Check(State.OK)
 
     def _check_disk(self) -> Check:

@@ -308,6 +308,7 @@ def log_metrics(sources: Sources) -> Iterator[Metric]:
     yield counter(
         "gateway_log_released_segments", "Segments deleted because all in them was settled.", log.segments_released
     )
+    yield gauge("gateway_log_full", "Whether there is no room for another segment: 1 or 0.", log.is_full)
     yield gauge("gateway_log_damaged_parts", "Parts of segments found damaged at the start.", log.damaged_parts)
     yield counter(
         "gateway_unreadable_messages", "Messages set aside because they could not be read.", log.damaged_messages

@@ -47,6 +47,8 @@ class EngineStatistics:
     checkpoints: int
     segments: int
     segments_released: int
+    is_full: bool
+    """There is no room for another segment, and the active one is full: messages are refused."""
     damaged_parts: int
     """Parts of the segments that were found damaged at the start."""
     damaged_messages: int

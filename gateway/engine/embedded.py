@@ -515,6 +515,7 @@ class EmbeddedEngine:
             checkpoints=log.writer.statistics.checkpoints,
             segments=len(log.segments),
             segments_released=log.writer.statistics.segments_released,
+            is_full=log.is_full,
             damaged_parts=log.statistics.damaged_parts,
             damaged_messages=self._deliveries.lost,
             bodies_bytes=log.recent.size,

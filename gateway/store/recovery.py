@@ -19,6 +19,7 @@ from gateway.store import checkpoint as checkpoints
 from gateway.store import hint
 from gateway.store import record as records
 from gateway.store.checkpoint import Checkpoint
+from gateway.store.exposure import exposed
 from gateway.store.files import Files
 from gateway.store.index import Index
 from gateway.store.reading import HEADER_BYTES_MAX, Header, Lost, read_all, read_front, read_header
@@ -34,6 +35,7 @@ TRACE_NAME: Final = "trace"
 _SEGMENT: Final = re.compile(r"(\d{10})\.log")
 _OURS: Final = re.compile(r"\d{10}\.(?:hint|hint\.tmp|log\.tmp)")
 _NAMES: Final = (LOCK_NAME, TRACE_NAME, SPARE_NAME, checkpoints.NAME, checkpoints.OLD_NAME, checkpoints.TEMPORARY_NAME)
+_NAMED_MAX: Final = 10
 _log = structlog.get_logger("gateway.store")
 
 
@@ -85,9 +87,20 @@ def segment_number(name: str) -> int | None:
     return int(match.group(1)) if match else None
 
 
+def is_ours(path: Path) -> bool:
+    """Whether what lies in a store's directory is of the store, by its name and kind."""
+    name = path.name
+    if name in _NAMES or name in NEIGHBOURS:
+        return True
+    if path.is_symlink() or not path.is_file():
+        return False
+    return _SEGMENT.fullmatch(name) is not None or _OURS.fullmatch(name) is not None
+
+
 def recover(files: Files, directory: Path, replay: Replay, shelf: Shelf) -> Recovered:
     """Read the store. Raises StoreError where it cannot be trusted."""
     numbers, foreign = _classify(files, directory)
+    _report_exposed(directory, [name for name in files.names(directory) if name not in foreign])
     checkpoint = _load_checkpoint(files, directory, numbers)
     found = Recovered(checkpoint.epoch if checkpoint else "", [], 0, foreign)
     _remove_unbegun(files, directory, numbers, checkpoint, found)
@@ -114,12 +127,10 @@ def _classify(files: Files, directory: Path) -> tuple[list[int], list[str]]:
         match = _SEGMENT.fullmatch(name)
         if name in _NAMES or name in NEIGHBOURS:
             continue
-        if path.is_symlink() or not path.is_file():
+        if not is_ours(path):
             foreign.append(name)
         elif match:
             numbers.append(int(match.group(1)))
-        elif not _OURS.fullmatch(name):
-            foreign.append(name)
         elif name.endswith(".tmp"):
             files.unlink(path)
     for name in foreign:
@@ -127,6 +138,17 @@ def _classify(files: Files, directory: Path) -> tuple[list[int], list[str]]:
         if _SEGMENT.fullmatch(name):
             raise StoreError(f"{directory / name}: is not a regular file; put the segment itself in its place")
     return numbers, foreign
+
+
+def _report_exposed(directory: Path, known: list[str]) -> None:
+    names = exposed(directory, known)
+    if names:
+        _log.warning(
+            "others than the owner have rights to files of the store; take them away with chmod go=",
+            directory=str(directory),
+            files=names[:_NAMED_MAX],
+            count=len(names),
+        )
 
 
 def _load_checkpoint(files: Files, directory: Path, numbers: list[int]) -> Checkpoint | None:

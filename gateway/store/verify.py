@@ -14,10 +14,11 @@ import attrs
 from gateway.errors import StoreError
 from gateway.store import checkpoint as checkpoints
 from gateway.store import hint
+from gateway.store.exposure import exposed
 from gateway.store.files import Files
 from gateway.store.reading import Header, Lost, read_header
 from gateway.store.rebuild import Rebuilder
-from gateway.store.recovery import segment_name
+from gateway.store.recovery import is_ours, segment_name
 from gateway.store.segment import Segment
 from gateway.store.survey import Sight, header_of, look, read_segment, segment_of, steadily
 
@@ -56,7 +57,18 @@ def verify(files: Files, directory: Path, progress: Callable[[int], None]) -> Ve
             reason = str(error).removeprefix(f"{path}: ")
             verdict.lost.append(Lost(str(path), 0, path.stat().st_size if path.exists() else 0, 0, 0, reason))
     verdict.lost += missing(files, directory)
+    verdict.notes += strangers(directory)
     return verdict
+
+
+def strangers(directory: Path) -> list[str]:
+    """Names in the directory that are not the store's, and files of the store that others have rights to."""
+    paths = sorted(directory.iterdir())
+    known = [path.name for path in paths if is_ours(path)]
+    notes = [f"{path}: is not a file of the store" for path in paths if path.name not in known]
+    return notes + [
+        f"{directory / name}: others than the owner have rights to it" for name in exposed(directory, known)
+    ]
 
 
 def missing(files: Files, directory: Path) -> list[Lost]:

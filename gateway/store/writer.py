@@ -135,9 +135,19 @@ class Writer:
                 raise
             if path.exists():
                 self.files.unlink(path)
-            self.is_full = True
+            self._note_full(True)
             return
-        self.has_spare, self.is_full = True, False
+        self.has_spare = True
+        self._note_full(False)
+
+    def _note_full(self, is_full: bool) -> None:
+        if is_full and not self.is_full:
+            _log.warning(
+                "no room for another segment; once this one is full nothing is published", directory=str(self.directory)
+            )
+        elif self.is_full and not is_full:
+            _log.info("there is room for another segment again", directory=str(self.directory))
+        self.is_full = is_full
 
     def reopen(self, active: Segment) -> None:
         """At the start: reserve what the active segment may still take, and the room of the next."""
@@ -146,7 +156,7 @@ class Writer:
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
-            self.is_full = True
+            self._note_full(True)
             return
         self.make_spare()
 

@@ -89,6 +89,7 @@ class SegmentFile:
     def write(self, directory: Path) -> Path:
         path = directory / segment_name(self.number)
         path.write_bytes(self.data)
+        path.chmod(0o600)
         return path
 
 

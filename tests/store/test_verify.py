@@ -154,3 +154,17 @@ def test_where_there_is_no_store_that_is_said(tmp_path: Path) -> None:
         verified(tmp_path)
     with pytest.raises(StoreError, match="--data"):
         verified(tmp_path / "nowhere")
+
+
+def test_strangers_and_what_others_have_rights_to_are_noted(tmp_path: Path) -> None:
+    sound_store(tmp_path)
+    for path in tmp_path.iterdir():
+        path.chmod(0o600)
+    (tmp_path / "README").write_text("?")
+    (tmp_path / "0000000002.hint").chmod(0o604)
+    verdict = verified(tmp_path)
+    assert verdict.lost == []
+    assert verdict.notes == [
+        f"{tmp_path / 'README'}: is not a file of the store",
+        f"{tmp_path / '0000000002.hint'}: others than the owner have rights to it",
+    ]
