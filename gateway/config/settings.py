@@ -76,7 +76,7 @@ class Store:
         8, "Sealed segments that are mapped at once to be read from; 8 MiB of each are resident at most.", 1, 100_000
     )
     cache_bytes: int = setting(
-        64 * MIB, "Recent message bodies kept in memory; older ones are read from the log.", 0, 2**40
+        32 * MIB, "Recent message bodies kept in memory; older ones are read from the log.", 0, 2**40
     )
     pending_bytes_max: int = setting(
         64 * MIB, "Bytes that may wait for the disk; beyond it the append stage waits.", MIB, 2**34

@@ -46,6 +46,11 @@ class Work:
     released: list[Segment] = attrs.field(factory=list)  # no checkpoint needs them behind this one
     spare_wanted: bool = False
 
+    @property
+    def waiting(self) -> int:
+        """How many wait to be reported."""
+        return len(self.entries) + len(self.written)
+
 
 @attrs.define(slots=True)
 class WriterStatistics:

@@ -343,6 +343,18 @@ async def test_what_nobody_waits_for_goes_with_the_next_that_is_waited_for(
 # ------------------------------------------------------------------------------------------------------------ rotation
 
 
+async def test_acks_that_nobody_waits_for_do_not_hold_up_a_publish(open_log: Open, nursery: trio.Nursery) -> None:
+    """A drain brings some in every pass of the run loop: the commit is not gathered for as long as they come."""
+    opened = open_log()
+    nursery.start_soon(opened.log.run)
+    opened.publish(b"{}")
+    opened.log.submit("a publish")
+    for _ in range(20):
+        opened.log.control(Kind.SETTLE, b"acked", number=1, lazy=True)
+        await trio.lowlevel.checkpoint()
+    assert opened.log._work.entries == []  # the flusher has taken it
+
+
 async def test_a_full_segment_is_sealed_and_the_next_goes_on_where_it_ends(open_log: Open, tmp_path: Path) -> None:
     opened = open_log(segment_bytes=300)
     positions = [opened.publish(b"x" * 90) for _ in range(7)]
