@@ -61,6 +61,7 @@ from gateway.steps import UNTRACED
 from gateway.trace.files import directory_of
 from gateway.trace.query import Query
 from gateway.trace.recorder import Recorder
+from gateway.wire.heads import Heads
 from gateway.wire.http import encode_response, error_response
 
 _log = structlog.get_logger("gateway.node")
@@ -191,11 +192,17 @@ class Node:
                 listener.refused += 1
                 await self._refuse(connection.stream, refusal)
 
+        data_heads, control_heads = Heads(), Heads()
+
         async def serve_data(stream: OutboxStream, remote: str) -> None:
-            await serve(data, HttpConnection(stream, remote, config.http, self.watchdog, plane, plane.upgrade))
+            connection = HttpConnection(
+                stream, remote, config.http, self.watchdog, plane, plane.upgrade, heads=data_heads
+            )
+            await serve(data, connection)
 
         async def serve_control(stream: OutboxStream, remote: str) -> None:
-            await serve(control, HttpConnection(stream, remote, config.http, self.watchdog, control_plane))
+            connection = HttpConnection(stream, remote, config.http, self.watchdog, control_plane, heads=control_heads)
+            await serve(control, connection)
 
         async with trio.open_nursery() as edges, trio.open_nursery() as flow:
             flow.start_soon(self.engine.run)

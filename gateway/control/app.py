@@ -29,6 +29,7 @@ from gateway.edge.guard import Guard, check_known
 from gateway.edge.http import HttpConnection
 from gateway.errors import GatewayError, StoreError
 from gateway.wire import http as wire
+from gateway.wire.request import Request as HttpRequest
 
 
 class ControlPlane:
@@ -53,7 +54,7 @@ class ControlPlane:
 
         self._guard = guard
 
-    async def handle(self, request: wire.Request, connection: HttpConnection) -> None:
+    async def handle(self, request: HttpRequest, connection: HttpConnection) -> None:
         if (answer := self._guard.look_only(request, connection.remote)) is not None:
             connection.respond(answer)
             return
@@ -87,7 +88,7 @@ class Resource:
 
     async def _answer(self, call: Call, request: Request) -> Response:
         """Make the call for who may; what changes something stands in the audit log, however it ends."""
-        asked: wire.Request = request.scope["gateway"]
+        asked: HttpRequest = request.scope["gateway"]
         remote: str = request.scope["remote"]
         if call.needs is Right.OPEN:
             return await call.respond(request)

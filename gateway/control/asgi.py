@@ -14,7 +14,8 @@ from urllib.parse import unquote
 import trio
 
 from gateway.edge.http import HttpConnection
-from gateway.wire.http import Request, Response
+from gateway.wire.http import Response
+from gateway.wire.request import Request
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

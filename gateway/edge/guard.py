@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, cast
 from urllib.parse import parse_qsl, urlsplit
 
 from gateway.auth.access import Access
@@ -18,7 +18,8 @@ from gateway.auth.audit import Audit
 from gateway.config import Auth, is_loopback, parse_address
 from gateway.errors import GatewayError
 from gateway.principal import NOBODY, Principal
-from gateway.wire.http import Request, Response
+from gateway.wire.http import Response
+from gateway.wire.request import Request
 
 _NEVER_IN_A_QUERY: Final = frozenset(
     ("token", "access_token", "api_key", "apikey", "authorization", "bearer", "jwt", "credential", "password", "secret")
@@ -51,7 +52,11 @@ class Guard:
         Raises GatewayError where it is refused, and writes that to the audit log.
         """
         try:
-            token = self.look(request)
+            if (known := request.notes.get(self)) is None:
+                token = self.look(request)
+                request.notes[self] = token, request.origin
+            else:
+                token, request.origin = cast("tuple[bytes | None, bytes | None]", known)
             if self.access.required:
                 request.principal = NOBODY if token is None else await self._authenticate(token, remote)
         except GatewayError as error:

@@ -11,8 +11,8 @@ import trio
 
 from gateway.edge.stream import OutboxStream
 from gateway.errors import GatewayError
-from gateway.wire.http import Request
 from gateway.wire.inbound import Inbound
+from gateway.wire.request import Request
 
 _HANDSHAKE: Final = (
     b"GET /v1/connect HTTP/1.1\r\nHost: gateway\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"

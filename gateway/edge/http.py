@@ -18,7 +18,9 @@ from gateway.edge.stream import OutboxStream
 from gateway.edge.watchdog import Watchdog
 from gateway.errors import GatewayError
 from gateway.wire import http as wire
-from gateway.wire.http import Request, RequestParser, Response
+from gateway.wire.heads import Heads
+from gateway.wire.http import RequestParser, Response
+from gateway.wire.request import Request
 
 _log = structlog.get_logger("gateway.http")
 _LINGER_S: Final = 2.0
@@ -49,6 +51,7 @@ class HttpConnection:
         watchdog: Watchdog,
         handler: Handler,
         upgrade: Upgrade | None = None,
+        heads: Heads | None = None,
     ) -> None:
         self.stream = stream
         self.remote = remote
@@ -60,9 +63,9 @@ class HttpConnection:
         self._watchdog = watchdog
         self._handler = handler
         self._upgrade = upgrade
-        self._parser = RequestParser(settings)
+        self._parser = RequestParser(settings, heads)
         self._pending: Request | None = None
-        self._responded = trio.Event()
+        self._responded: trio.Event | None = None  # made where somebody waits
         self._deadline = 0.0
         self._overdue: GatewayError | None = None
         self._ended = False
@@ -87,7 +90,8 @@ class HttpConnection:
         finally:
             self._watchdog.discard(self)
             self._abandon()
-            self._responded.set()
+            self._pending = None
+            self._tell_responded()
             self.stream.abort()
 
     async def _serve(self) -> None:
@@ -95,7 +99,7 @@ class HttpConnection:
         self._deadline = self._watchdog.now + self._settings.idle_timeout_s
         while not self._ended:
             if self._pending is not None and (parser.requests or parser.error or parser.expects_continue):
-                await self._responded.wait()  # pipelined: one after the other
+                await self._wait_responded()  # pipelined: one after the other
             elif parser.requests:
                 request = parser.requests.popleft()
                 if request.upgrade and self._upgrade is not None:
@@ -128,7 +132,7 @@ class HttpConnection:
             self._abandon()
             if self._pending is not None:  # perhaps only its sending half is closed
                 self.closing = True
-                await self._responded.wait()
+                await self._wait_responded()
             return False
         was_started, was_in_body = parser.started, parser.in_body
         parser.feed(data)
@@ -148,7 +152,6 @@ class HttpConnection:
 
     async def _handle(self, request: Request) -> None:
         self._pending = request
-        self._responded = trio.Event()
         try:
             await self._handler.handle(request, self)
         except GatewayError as error:
@@ -194,7 +197,19 @@ class HttpConnection:
         self._set_deadline()
         if not keep_alive:
             self._end()
-        self._responded.set()
+        if self._responded is not None:
+            self._tell_responded()
+
+    async def _wait_responded(self) -> None:
+        """Wait until nothing is pending, or the connection has ended."""
+        if self._responded is None:
+            self._responded = trio.Event()
+        await self._responded.wait()
+
+    def _tell_responded(self) -> None:
+        if self._responded is not None:
+            self._responded.set()
+            self._responded = None
 
     def _refuse(self, error: GatewayError) -> None:
         """Answer something that is no request, and end."""
@@ -238,7 +253,7 @@ class HttpConnection:
         """Wait until nothing is pending and what was answered is sent, or the connection has ended."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             if self._pending is not None:
-                await self._responded.wait()
+                await self._wait_responded()
             await self.stream.wait_drained()
 
     def drain(self) -> None:

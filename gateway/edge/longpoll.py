@@ -27,7 +27,8 @@ from gateway.kit.wheel import Wheel
 from gateway.model import POSITION_MAX, Delivery, Settle, Settlement, Verb
 from gateway.principal import ANONYMOUS, Principal
 from gateway.wire import payload, push_v1
-from gateway.wire.http import Request, Response, error_response
+from gateway.wire.http import Response, error_response
+from gateway.wire.request import Request
 
 _Natural = Annotated[int, msgspec.Meta(ge=0, le=POSITION_MAX)]
 _RangeList = list[tuple[_Natural, _Natural]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, cast
 
 import attrs
 
@@ -19,7 +19,8 @@ from gateway.edge.tmc import TmcEdge
 from gateway.edge.websocket import Services, Session
 from gateway.errors import GatewayError
 from gateway.model import NAME_BYTES_MAX
-from gateway.wire.http import Request, Response, error_response
+from gateway.wire.http import Response, error_response
+from gateway.wire.request import Request
 
 CONNECT: Final = b"/v1/connect"
 _TAKEN: Final = (b"/v1/", TMC_PATH)
@@ -57,6 +58,12 @@ class DataPlane:
         """What is taken by POST, most frequent first. Permission to publish is asked by `flow.admit`."""
 
     async def handle(self, request: Request, connection: HttpConnection) -> None:
+        known = request.notes.get(self)
+        if known is not None:
+            call, name = cast("tuple[DataCall, bytes]", known)
+            await self._guard.admit(request, connection.remote)
+            await self._make(call, request, connection, name)
+            return
         path = request.path
         if path == TMC_PATH and self._tmc is not None:
             await self._call_tmc(self._tmc, request, connection)
@@ -71,6 +78,7 @@ class DataPlane:
                 if request.method != "POST":
                     _wrong_method(request, connection, b"POST, OPTIONS")
                 else:
+                    request.notes[self] = call, match[1]
                     await self._make(call, request, connection, match[1])
                 return
         if path == CONNECT:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import Final, cast
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -15,7 +15,8 @@ from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
 from gateway.model import Batch, Durability, Message, Stored, is_traceparent
 from gateway.wire import cloudevents, payload, push_v1
-from gateway.wire.http import Request, Response, error_response
+from gateway.wire.http import Response, error_response
+from gateway.wire.request import Request
 
 _ATTRIBUTE: Final = b"push-attr-"
 _OCTETS: Final = "application/octet-stream"
@@ -31,7 +32,17 @@ class Publisher:
 
     async def publish_one(self, request: Request, connection: HttpConnection, topic: bytes) -> None:
         """POST /v1/topics/{topic}/messages"""
-        message, durability = self._message(request, unquote_to_bytes(topic).decode("utf-8", "replace"))
+        known = request.notes.get(self)
+        if known is not None:  # nothing but JSON, and a head that was seen before
+            name, durability = cast("tuple[str, Durability]", known)
+            payload.check_json(request.body)
+            message = Message(topic=name)
+            message.data = msgspec.Raw(request.body)
+        else:
+            name = unquote_to_bytes(topic).decode("utf-8", "replace")
+            message, durability = self._message(request, name)
+            if _is_plain(request):
+                request.notes[self] = name, durability
         done = partial(_answer_one, connection, self._epoch)
         batch = Batch([message], durability, len(request.body), done, request.principal)
         batch.origin = connection.remote
@@ -78,6 +89,19 @@ class Publisher:
         for index, error in errors.items():
             batch.answer(index, error)
         await self._admit.submit(batch)
+
+
+def _is_plain(request: Request) -> bool:
+    """Whether the headers say no more of the message than that it is JSON, and how durable it is to be."""
+    names = [name for name, _ in request.headers]
+    media_type = request.header(b"content-type")
+    return (
+        media_type is not None
+        and names.count(b"content-type") == 1
+        and payload.is_json_type(_essence(media_type.decode("latin-1")))
+        and b"traceparent" not in names
+        and not any(n.startswith((b"push-", cloudevents.HEADER)) for n in names if n != b"push-durability")
+    )
 
 
 def _decode_many(essence: str, body: bytes) -> payload.Decoded:

@@ -12,7 +12,7 @@ from gateway.edge.tmc_calls import Calls
 from gateway.edge.tmc_rest import Rest
 from gateway.edge.tmc_session import TmcSession, TmcStatistics
 from gateway.edge.websocket import Services
-from gateway.wire.http import Request
+from gateway.wire.request import Request
 
 PATH: Final = b"/router/rest"
 

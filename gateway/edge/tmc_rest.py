@@ -13,7 +13,7 @@ from gateway.edge.tmc_applications import Application, Applications
 from gateway.edge.tmc_calls import Call, Calls, json, to_gateway, to_top
 from gateway.errors import GatewayError
 from gateway.wire import top
-from gateway.wire.http import Request
+from gateway.wire.request import Request
 from gateway.wire.top import Parameters, TopError
 
 

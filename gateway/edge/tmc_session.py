@@ -29,8 +29,8 @@ from gateway.edge.websocket import Services, Session
 from gateway.errors import GatewayError
 from gateway.model import POSITION_MAX, Batch, Delivery, Durability, Settle, Settlement, Verb
 from gateway.wire import tmc_v2, top
-from gateway.wire.http import Request
 from gateway.wire.payload import split_bodies
+from gateway.wire.request import Request
 from gateway.wire.tmc_v2 import Format, Frame, Kind, MessageType, Value
 from gateway.wire.top import TopError
 from gateway.wire.websocket import binary_frame

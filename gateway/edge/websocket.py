@@ -34,8 +34,8 @@ from gateway.flow.admit import Admit
 from gateway.flow.ring import Ring
 from gateway.model import NAME_BYTES_MAX, Batch, Delivery, Settlement, Verb
 from gateway.wire import push_v1
-from gateway.wire.http import Request
 from gateway.wire.push_v1 import BadOperationError
+from gateway.wire.request import Request
 from gateway.wire.websocket import PING_FRAME, close_frame, text_frame, text_front
 
 _log = structlog.get_logger("gateway.websocket")

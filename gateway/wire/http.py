@@ -15,7 +15,8 @@ from typing import Final, Protocol
 import httptools
 
 from gateway.errors import GatewayError
-from gateway.principal import ANONYMOUS, Principal
+from gateway.wire.heads import Head, Heads
+from gateway.wire.request import Request
 
 _FRAMING_BYTES_MAX: Final = 128 * 1024
 """One read of the edge, and the punctuation of the headers."""
@@ -39,44 +40,6 @@ class Limits(Protocol):
     def body_bytes_max(self) -> int: ...
 
 
-class Request:
-    """One complete request. `headers` have lower-case names, in order; `target` is as it was sent."""
-
-    __slots__ = ("body", "headers", "keep_alive", "method", "origin", "principal", "target", "upgrade", "version")
-
-    def __init__(self) -> None:
-        self.method = ""
-        self.target = b""
-        self.version = "1.1"
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.body = b""
-        self.keep_alive = True
-        self.upgrade = False
-        """The client asks for WebSocket."""
-        self.principal: Principal = ANONYMOUS
-        """Who asks, once the edge has looked at its credentials."""
-        self.origin: bytes | None = None
-        """The web page that may read the answer (the Fetch standard's CORS), once the edge has permitted it."""
-
-    def header(self, name: bytes) -> bytes | None:
-        """The first value of a header, by its lower-case name."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
-
-    @property
-    def path(self) -> bytes:
-        path = self.target.partition(b"?")[0]
-        if path[:4].lower() == b"http":  # the absolute form (RFC 9112 §3.2.2)
-            path = b"/" + path.partition(b"://")[2].partition(b"/")[2]
-        return path
-
-    @property
-    def query(self) -> bytes:
-        return self.target.partition(b"?")[2]
-
-
 class RequestParser:
     """Feed it what arrives; complete requests collect in `requests`.
 
@@ -85,8 +48,11 @@ class RequestParser:
     headers are complete. Behind an upgrade nothing is parsed either: `rest` holds what came after it.
     """
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, heads: Heads | None = None) -> None:
         self.limits = limits
+        self._heads = heads if heads is not None else Heads()
+        self._head: Head | None = None  # known, and waits for the rest of its body
+        self._first = b""  # what the request at hand began with
         self.requests: deque[Request] = deque()
         self.error: GatewayError | None = None
         self.expects_continue = False
@@ -103,7 +69,13 @@ class RequestParser:
 
     def feed(self, data: bytes) -> None:
         """Parse `data`."""
+        if self._head is not None:
+            data = self._go_on(self._head, data)
+        elif not self.started and (head := self._heads.find(data)) is not None:
+            data = self._begin(head, data)
         while data and self.error is None:
+            if not self.started:
+                self._first = data
             try:
                 self._parser.feed_data(data)
             except httptools.HttpParserUpgrade as upgrade:
@@ -122,6 +94,42 @@ class RequestParser:
                 self.error = GatewayError("bad_request", f"this is not HTTP/1.1: {error}")
             self._check_framing(len(data))
             return
+
+    def _begin(self, head: Head, data: bytes) -> bytes:
+        """A request that begins as one before. What `data` holds behind it."""
+        end = head.size + head.length
+        if len(data) >= end:
+            self.requests.append(head.with_body(data[head.size : end]))
+            return data[end:]
+        self._head, self._body, self._size = head, [data[head.size :]], len(data) - head.size
+        self.started = self.in_body = True
+        return b""
+
+    def _go_on(self, head: Head, data: bytes) -> bytes:
+        """More of its body."""
+        missing = head.length - self._size
+        self._body.append(data[:missing])
+        self._size += len(data)
+        if len(data) < missing:
+            return b""
+        self.requests.append(head.with_body(b"".join(self._body)))
+        self._head, self._body = None, []
+        self.started = self.in_body = False
+        return data[missing:]
+
+    def _learn(self, request: Request) -> None:
+        """Remember how it began, where the next that begins so can only be the same with another body."""
+        telling = self._telling
+        length = telling.get(b"content-length", b"0")
+        if (
+            request.version == "1.1"
+            and b"expect" not in telling
+            and b"upgrade" not in telling
+            and length is not _TWICE
+            and int(length) == len(request.body)
+            and request.header(b"transfer-encoding") is None
+        ):
+            self._heads.learn(self._first, request, len(request.body))
 
     def _check_framing(self, size: int) -> None:
         """Bound what llhttp may gather without a callback: an endless header line, or chunks of nothing."""
@@ -214,6 +222,9 @@ class RequestParser:
         request.body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
         self.requests.append(request)
+        if self._first:
+            self._learn(request)
+            self._first = b""  # the next may begin in the middle of what was fed
         self.started = self.in_body = self.expects_continue = False
 
 

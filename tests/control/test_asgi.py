@@ -8,7 +8,8 @@ import trio.testing
 
 from gateway.control.asgi import Message, Receive, Scope, Send, answer, decode_path
 from gateway.edge.http import HttpConnection
-from gateway.wire.http import Request, Response
+from gateway.wire.http import Response
+from gateway.wire.request import Request
 
 
 class FakeConnection:

@@ -17,7 +17,7 @@ from gateway.config import Auth, Config
 from gateway.edge.guard import Guard
 from gateway.errors import GatewayError
 from gateway.principal import ANONYMOUS, NOBODY
-from gateway.wire.http import Request
+from gateway.wire.request import Request
 from tests.conftest import Log
 
 LOOPBACK = "127.0.0.1:8080"

@@ -13,7 +13,8 @@ from gateway.config import Http
 from gateway.edge.handshake import BorrowedStream, check_upgrade, replay
 from gateway.edge.stream import OutboxStream
 from gateway.errors import GatewayError
-from gateway.wire.http import Request, RequestParser
+from gateway.wire.http import RequestParser
+from gateway.wire.request import Request
 from tests.edge.raw import HANDSHAKE, request_bytes
 
 

@@ -13,7 +13,8 @@ from gateway.edge.http import HttpConnection
 from gateway.edge.stream import OutboxStream
 from gateway.edge.watchdog import Watchdog
 from gateway.node import Node
-from gateway.wire.http import Request, Response
+from gateway.wire.http import Response
+from gateway.wire.request import Request
 from tests.conftest import Log, StartNode
 from tests.edge.bystander import positions, statistics, subscription, untouched
 from tests.edge.raw import RawHttp, open_http, request_bytes

@@ -14,12 +14,12 @@ from gateway.errors import TABLE, GatewayError
 from gateway.principal import ANONYMOUS
 from gateway.wire.http import (
     CONTINUE,
-    Request,
     RequestParser,
     Response,
     encode_response,
     error_response,
 )
+from gateway.wire.request import Request
 
 DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"
 SMALL = Http(request_line_bytes_max=64, header_bytes_max=256, headers_max=4, body_bytes_max=1024)
@@ -80,6 +80,7 @@ def test_a_request_is_handed_out_whole() -> None:
         "upgrade": False,
         "principal": ANONYMOUS,
         "origin": None,
+        "notes": {},
     }
     assert (request.path, request.query) == (b"/v1/topics/trade.order.paid/messages", b"x=1")
     assert request.header(b"push-id") == b"a1"
