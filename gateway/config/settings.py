@@ -195,6 +195,18 @@ class Trace:
     export_file: str = setting("", "Write the trace as JSON lines to this file too; empty: do not.")
     export_bytes_max: int = setting(64 * MIB, "Size at which that file is renamed to FILE.1.", 64 * KIB, 2**40)
     export_files_max: int = setting(5, "How many of those files are kept, the current one included.", 1, 1000)
+    otlp_endpoint: str = setting(
+        "",
+        "Send spans of messages with a sampled `traceparent` here by OTLP, such as http://collector:4318/v1/traces; "
+        "needs the extra `otlp`. Empty: do not.",
+    )
+    otlp_messages_max: int = setting(
+        100_000, "Messages followed for that at once, 1 KiB each; beyond it the oldest have no more spans.", 1, 10**8
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if self.otlp_endpoint and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", self.otlp_endpoint):
+            raise ValueError(f"otlp_endpoint: {self.otlp_endpoint!r}: write http://HOST:PORT/v1/traces, or https://")
 
 
 @attrs.frozen(kw_only=True)

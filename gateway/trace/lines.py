@@ -17,7 +17,7 @@ from gateway.store import record as records
 from gateway.store.files import Files
 from gateway.store.record import Record
 from gateway.trace import event as events
-from gateway.trace.event import MAGIC, Step
+from gateway.trace.event import MAGIC, Event, Step
 from gateway.trace.files import file_number, file_path, numbers
 from gateway.trace.wording import plain
 
@@ -37,15 +37,22 @@ class Reading:
     def texts(self, number: int) -> list[str]:
         return self._routes.get(number, ["?"])
 
-    def line(self, record: Record) -> dict[str, Any] | None:
-        """What the next record says; None where it is no event."""
+    def event(self, record: Record) -> Event | None:
+        """The event that the next record is; None where it is none."""
         if record.kind >= Step.ACCEPTED:
-            return plain(events.decode(record), self)
+            return events.decode(record)
         if record.kind == Step.NAME:
             self._names[record.number] = record.body.decode()
         elif record.kind == Step.ROUTE:
             self._routes[record.number] = [self.text(number) for number in events.decode_numbers(record.body)]
-        elif record.kind == Step.LOST:
+        return None
+
+    def line(self, record: Record) -> dict[str, Any] | None:
+        """What the next record says; None where it says nothing."""
+        event = self.event(record)
+        if event is not None:
+            return plain(event, self)
+        if record.kind == Step.LOST:
             lost, since_ms = events.decode_lost(record.body)
             return {"time_ms": record.time_ms, "step": "lost", "events": lost, "since_ms": since_ms}
         return None
@@ -78,6 +85,9 @@ class LinesFile:
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with open(file, "ab") as out:
             out.write(lines)
+
+    def close(self) -> None:
+        """Nothing is open between two writes."""
 
     def _size(self) -> int:
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 import structlog
@@ -17,6 +17,7 @@ from gateway.store.files import Files
 from gateway.trace.buffer import Buffer, Chunk
 from gateway.trace.files import TraceFile, TraceFiles
 from gateway.trace.lines import LinesFile
+from gateway.trace.otlp import OtlpExport
 from gateway.trace.telling import Telling
 
 _log = structlog.get_logger("gateway.trace")
@@ -36,6 +37,22 @@ class TraceStatistics:
     segments: int
     segments_bytes: int
     pending_bytes: int
+
+
+class Export(Protocol):
+    """Somebody who gets the trace too, as it is written; called in a thread."""
+
+    def write(self, data: bytes) -> None:
+        """The next bytes of the trace's files, whole records. Raises OSError."""
+
+    def close(self) -> None: ...
+
+
+def _exports(settings: TraceSettings, node: str) -> Iterator[Export]:
+    if settings.export_file:
+        yield LinesFile(Path(settings.export_file), settings.export_bytes_max, settings.export_files_max)
+    if settings.otlp_endpoint:
+        yield OtlpExport(settings.otlp_endpoint, node, settings.otlp_messages_max)
 
 
 class Recorder:
@@ -59,10 +76,7 @@ class Recorder:
         self._nudge = trio.Event()
         self._writing = trio.Lock()
         self._failing = False
-        self._lines: LinesFile | None = None
-        if settings.export_file:
-            path = Path(settings.export_file)
-            self._lines = LinesFile(path, settings.export_bytes_max, settings.export_files_max)
+        self._exports = list(_exports(settings, node))
 
     async def open(self) -> None:
         """Begin a new file behind those that are there. Raises StoreError."""
@@ -97,6 +111,8 @@ class Recorder:
             self.steps.stopped()
             now = self._clock()
             await self._write(self._buffer.finish(now), now)
+            for export in self._exports:
+                await trio.to_thread.run_sync(export.close)
 
     async def _write(self, chunk: Chunk, now: int) -> None:
         with trio.CancelScope(shield=True):  # what was taken must not be lost between the buffer and the file
@@ -120,8 +136,8 @@ class Recorder:
         self._bytes += len(data)
         try:
             self._files.retain(self._settings.retention_bytes, now - self._settings.retention_s * 1000)
-            if self._lines is not None:
-                self._lines.write(data)
+            for export in self._exports:
+                export.write(data)
         except OSError as error:
             _log.error("the trace is written, but cannot be exported or cut to size", error=str(error))
         return None

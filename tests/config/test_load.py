@@ -198,6 +198,7 @@ WRONG_CREDENTIALS: list[tuple[str, str]] = [
     (CREDENTIALS + 'algorithms = ["none"]\n', "jwt[0].algorithms: 'none': use HS256, RS256, ES256 or EdDSA"),
     ("[auth]\nleeway_s = 61\n", "auth.leeway_s: 61 is too large; the most is 60"),
     ('[auth]\norigins = ["*"]\n', "auth: origins: '*': write scheme://host[:port]"),
+    ('[trace]\notlp_endpoint = "collector:4317"\n', "trace: otlp_endpoint: 'collector:4317': write http://HOST:PORT"),
 ]
 
 
