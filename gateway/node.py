@@ -46,6 +46,7 @@ from gateway.flow.admit import Admit
 from gateway.flow.append import Append
 from gateway.flow.deliver import Deliver
 from gateway.flow.disk import DiskMarks
+from gateway.flow.merge import Merge
 from gateway.flow.notify import Notify
 from gateway.flow.pipeline import Pipelines
 from gateway.flow.quota import Quotas
@@ -100,6 +101,7 @@ class Node:
         self.deliver = Deliver(engine, self.clock)
         self.settle = Settle(engine, items_max, self.clock)
         self.redeliver = Redeliver(engine, config.deliver.tick_ms, self.clock, self.admit.submit, steps)
+        self.merge = Merge(engine, config.store.merge_interval_s, self.clock)
         self.sweep = Sweep(engine, config.deliver.sweep_ms, self.clock)
 
         # who may do what
@@ -216,6 +218,8 @@ class Node:
             flow.start_soon(self.settle.run)
             flow.start_soon(self.redeliver.run)
             flow.start_soon(self.sweep.run)
+            if config.store.merge_live_share:
+                flow.start_soon(self.merge.run)
             flow.start_soon(self.disk.run)
             flow.start_soon(self.longpoll.run)
             flow.start_soon(self.flow_control.run)

@@ -82,6 +82,22 @@ class Store:
         64 * MIB, "Bytes that may wait for the disk; beyond it the append stage waits.", MIB, 2**34
     )
     lazy_sync_ms: int = setting(50, "Acks that nobody waits for reach the disk within this time.", 0, 10_000)
+    merge_live_share: float = setting(
+        0.25,
+        "Neighbouring segments of which no more than this share is still due are merged: a byte is moved only where "
+        "three go; 0: never.",
+        0,
+        0.9,
+    )
+    merge_interval_s: float = setting(
+        10.0,
+        "Pause between two looks for segments to merge; each merge takes a checkpoint.",
+        0.01,
+        86400,
+    )
+    merge_bytes_per_s: int = setting(
+        8 * MIB, "What merging moves in a second at most: it shares the disk with publishes.", KIB, 2**40
+    )
 
 
 @attrs.frozen(kw_only=True)

@@ -306,9 +306,14 @@ def log_metrics(sources: Sources) -> Iterator[Metric]:
     yield counter("gateway_log_checkpoints", "Checkpoints written.", log.checkpoints)
     yield gauge("gateway_log_segments", "Segments on the disk.", log.segments)
     yield counter(
-        "gateway_log_released_segments", "Segments deleted because all in them was settled.", log.segments_released
+        "gateway_log_released_segments", "Segments deleted: all in them was settled, or moved.", log.segments_released
     )
     yield gauge("gateway_log_full", "Whether there is no room for another segment: 1 or 0.", log.is_full)
+    yield counter("gateway_log_merges", "Merges of segments of which little was due.", log.merges)
+    yield counter("gateway_log_merged_segments", "Segments that were merged.", log.merged_segments)
+    yield counter("gateway_log_merge_moved_bytes", "Bytes that merges moved.", log.merged_bytes)
+    yield counter("gateway_log_merge_freed_bytes", "Bytes that merges freed.", log.merge_freed_bytes)
+    yield counter("gateway_log_merge_failures", "Merges given up: damage, no room, or a seek.", log.merge_failures)
     yield gauge("gateway_log_damaged_parts", "Parts of segments found damaged at the start.", log.damaged_parts)
     yield counter(
         "gateway_unreadable_messages", "Messages set aside because they could not be read.", log.damaged_messages

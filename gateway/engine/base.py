@@ -49,6 +49,12 @@ class EngineStatistics:
     segments_released: int
     is_full: bool
     """There is no room for another segment, and the active one is full: messages are refused."""
+    merges: int
+    merged_segments: int
+    merged_bytes: int
+    """Bytes that were moved."""
+    merge_freed_bytes: int
+    merge_failures: int
     damaged_parts: int
     """Parts of the segments that were found damaged at the start."""
     damaged_messages: int
@@ -205,6 +211,9 @@ class Engine(Protocol):
 
     async def sweep(self, now: int) -> None:
         """Settle as expired what nobody has taken in its time; in steps, so that others run between."""
+
+    async def merge(self, now: int) -> bool:
+        """Look once for segments of which little is due, and move what is; whether there was a merge. In steps."""
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Take what must be published to dead-letter topics."""

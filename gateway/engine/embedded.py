@@ -32,6 +32,7 @@ from gateway.engine.gate import Gate
 from gateway.engine.history import matching, sources
 from gateway.engine.keeping import is_done_with
 from gateway.engine.longfilters import LongFilters
+from gateway.engine.merging import Merging
 from gateway.engine.past import sift_past
 from gateway.engine.reader import LostMessagesError, Reader
 from gateway.engine.routing import Router
@@ -99,6 +100,7 @@ class EmbeddedEngine:
         self._reader = Reader(self._log)
         self._doomed = DoomedMessages(self._reader, config.deliver.dead_letter_bytes_max)
         self._deliveries = Deliveries(self._reader, self._turns)
+        self._merging = Merging(self._log, self._catalogue, config.store, window_ms, lambda: self._pins > 0)
         self._sweeping = Sweeping(self._log, self._catalogue, self._write_news)
         self._steering = Steering(self._log, self._catalogue, self._turns, self._deliveries)
         self._on_deleted: dict[Consumer, Callable[[], None]] = {}
@@ -467,6 +469,9 @@ class EmbeddedEngine:
         with self._pinned():
             await self._sweeping.sweep(now)
 
+    async def merge(self, now: int) -> bool:
+        return await self._merging.merge(now)
+
     async def dead_letters(self) -> list[DeadLetter]:
         with self._pinned():
             return await self._doomed.take()
@@ -503,7 +508,7 @@ class EmbeddedEngine:
         return first <= position < end
 
     def statistics(self) -> EngineStatistics:
-        log = self._log
+        log, merges = self._log, self._merging.statistics
         return EngineStatistics(
             positions_end=log.end,
             durable_end=log.durable_end,
@@ -516,6 +521,11 @@ class EmbeddedEngine:
             segments=len(log.segments),
             segments_released=log.writer.statistics.segments_released,
             is_full=log.is_full,
+            merges=merges.merges,
+            merged_segments=merges.segments,
+            merged_bytes=merges.moved_bytes,
+            merge_freed_bytes=merges.freed_bytes,
+            merge_failures=merges.failures,
             damaged_parts=log.statistics.damaged_parts,
             damaged_messages=self._deliveries.lost,
             bodies_bytes=log.recent.size,

@@ -1,10 +1,12 @@
-"""Which segments are still needed: those that hold something that is due to somebody."""
+"""Which segments are still needed, and what of them: what is due to somebody."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from gateway.broker.owned import owned
 from gateway.broker.subscription import Subscription
+from gateway.kit.ranges import RangeSet, normalise
 from gateway.store.segment import Segment
 
 
@@ -36,3 +38,23 @@ def _holders(segment: Segment, subscriptions: Mapping[int, Subscription]) -> lis
         if (holder.settled.floor < segment.end or holder.buried.count_in(segment.base, segment.end - 1))
         and (number in queues or segment.base < holder.past.end)
     ]
+
+
+def due_from(segment: Segment, holder: Subscription, low: int) -> Iterator[tuple[int, int]]:
+    """Closed ranges of the positions of `segment`, from `low` on, that are due to one subscription, or may be redriven.
+
+    It must not be gone on with once the subscription has changed: begin anew behind the last range.
+    """
+    number, past = holder.number, holder.past
+    buried = holder.buried.count_in(max(low, segment.base), segment.end - 1) > 0
+    for first, last in owned((segment,), number, max(low, segment.base), segment.end - 1, past):
+        due = holder.settled.gaps(first, last)
+        yield from due if not buried else normalise([*due, *_within(holder.buried, first, last)])
+
+
+def _within(ranges: RangeSet, low: int, high: int) -> Iterator[tuple[int, int]]:
+    """What of [low, high] is in `ranges`."""
+    for gap_low, gap_high in (*ranges.gaps(low, high), (high + 1, high + 1)):
+        if low < gap_low:
+            yield low, gap_low - 1
+        low = gap_high + 1

@@ -38,7 +38,10 @@ class Reader:
         self._log = log
 
     def cached(self, positions: Sequence[int]) -> list[Buffer] | None:
-        """The pieces of ascending `positions` of one segment; None where a record has to be read and checked first."""
+        """The pieces of ascending `positions` of one segment; None where a record has to be read and checked first.
+
+        All of them must be there: they are due to somebody.
+        """
         log = self._log
         segment = log.segment_of(positions[0])
         assert segment is not None  # they are stored
@@ -56,7 +59,7 @@ class Reader:
     def _buffer(self, segment: Segment, index: Index, piece: Piece) -> Buffer | None:
         record, start, stop, _ = piece
         joined = self._log.recent.get(index.position(index.firsts[record]))
-        if joined is not None:
+        if joined is not None and not segment.merged:  # or it is of the record that this one was made from
             begins = index.ends[record] - len(joined)
             if stop - start == len(joined):
                 return joined
@@ -74,17 +77,20 @@ class Reader:
         found: list[Buffer] = []
         for positions in slices:
             for segment, part in self._by_segment(positions):
-                pieces = list(_pieces(segment.index, part))
-                damaged = await self._verify(segment, pieces, found)
+                index = segment.index
+                gone = [position for position in part if not index.has(position)] if index.steps is not None else []
+                if gone:
+                    raise LostMessagesError(gone, f"position {gone[0]} is not in the store any more")
+                pieces = list(_pieces(index, part))
+                damaged = await self._verify(segment, index, pieces, found)
                 for record, why in damaged.items():
-                    reason = str(DamagedError(segment, record, why))
-                    lost += [p for p in part if segment.index.record_of(segment.index.ordinal(p)) == record]
+                    reason = str(DamagedError(segment, index, record, why))
+                    lost += [p for p in part if index.record_of(index.ordinal(p)) == record]
         if lost:
             raise LostMessagesError(lost, reason)
         return found
 
-    async def _verify(self, segment: Segment, pieces: list[Piece], found: list[Buffer]) -> dict[int, str]:
-        index = segment.index
+    async def _verify(self, segment: Segment, index: Index, pieces: list[Piece], found: list[Buffer]) -> dict[int, str]:
         if not segment.sealed:
             return await self._copy(segment, index, pieces, found)
         shelf = self._log.shelf
@@ -112,8 +118,10 @@ class Reader:
         return {record: data for record, data in read.items() if isinstance(data, str)}
 
     async def one(self, position: int) -> bytes:
-        """One delivery JSON, wherever it is."""
-        pieces = self.cached((position,)) or await self.read([(position,)])
+        """One delivery JSON, wherever it is. LostMessagesError: nowhere any more, or damaged."""
+        segment = self._log.segment_of(position)
+        pieces = self.cached((position,)) if segment is not None and segment.index.has(position) else None
+        pieces = pieces or await self.read([(position,)])
         return bytes(pieces[0])
 
     def _by_segment(self, positions: Sequence[int]) -> Iterator[tuple[Segment, Sequence[int]]]:

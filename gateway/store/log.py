@@ -24,7 +24,6 @@ import orjson
 import structlog
 import trio
 
-from gateway import __version__
 from gateway.config import Store as StoreSettings
 from gateway.errors import GatewayError, StoreError, StoreLockedError
 from gateway.model import Durability
@@ -33,6 +32,8 @@ from gateway.store import recovery
 from gateway.store.checkpoint import Checkpoint, Kept
 from gateway.store.disk import Disk
 from gateway.store.files import Files
+from gateway.store.merge import Merge
+from gateway.store.reading import Header, encode_header
 from gateway.store.recent import Recent
 from gateway.store.record import Columns, Kind
 from gateway.store.segment import Segment
@@ -103,6 +104,9 @@ class Log:
         """Sealed, but without their hint files as yet."""
         self._released: list[Segment] = []  # named by the last checkpoint, needed by no later one
         self._next_base: int | None = None
+        self._adopting: tuple[Merge, Callable[[], bool]] | None = None
+        self.places = (0, 0)
+        """The segments that the checkpoint before the last, and the last, have their places in."""
         self._spare_at_ms = 0  # when room for another segment is looked for again
 
     # ------------------------------------------------------------------------------------------------ life
@@ -131,6 +135,7 @@ class Log:
         self.epoch = self.writer.epoch = found.epoch or secrets.token_hex(4)
         self.segments = found.segments
         self._next_base = found.next_base
+        self.places = (0, found.checkpoint_segment)
         self.statistics.cut_bytes = found.cut_bytes
         self.statistics.damaged_parts = len(found.lost)
         return found
@@ -229,19 +234,9 @@ class Log:
         uid = secrets.token_hex(8)
         segment = Segment(number, self.directory / recovery.segment_name(number), base, self._now_ms, uid)
         self.segments.append(segment)
-        head = {
-            "format": records.FORMAT,
-            "version": __version__,
-            "epoch": self.epoch,
-            "segment": number,
-            "last": number,
-            "uid": uid,
-            "base": base,
-            "created_ms": self._now_ms,
-        }
-        header = records.encode(Kind.HEADER, orjson.dumps(head), position=base, time_ms=self._now_ms)
+        header = encode_header(Header(self.epoch, number, number, uid, base, None, self._now_ms, 0))
         self._work.spare_wanted = True
-        self._push([records.MAGIC, header], len(records.MAGIC) + len(header), 0)
+        self._push([header], len(header), 0)
 
     def route(self, topic: str, numbers: tuple[int, ...]) -> int:
         """The active segment's number for a route; defines it there at its first use."""
@@ -324,6 +319,24 @@ class Log:
         if self.failed:
             raise self.failed
 
+    async def checkpoint(self) -> None:
+        """Make a checkpoint now, with what it lets go. Raises StoreError."""
+        self._checkpoint_due = True
+        await self.sync()
+
+    async def adopt(self, merge: Merge, allowed: Callable[[], bool]) -> bool:
+        """Put a copy in the place of its sources, with a checkpoint; durable on return. Raises StoreError.
+
+        False where `allowed`, asked when it comes to that, says no, or its first source is gone: nothing was done.
+        All of its sources must be before the place of the checkpoint before the last (`places`).
+        """
+        self._adopting = (merge, allowed)
+        try:
+            await self.checkpoint()
+        finally:
+            self._adopting = None
+        return merge.adopted
+
     async def wait_room(self) -> None:
         """Wait until less than store.pending_bytes_max waits for the disk."""
         while self._work.size >= self.settings.pending_bytes_max and self.failed is None:
@@ -384,6 +397,10 @@ class Log:
         for segment in work.sealed:
             self.unsealed.remove(segment)
             segment.let_go()
+        if work.adopted:
+            work.adopted.segment.moving_from = None
+        if work.checkpoint:
+            self.places = (self.places[1], work.checkpoint.segment)
         if work.released and work.checkpoint is None:  # there was no room for it: those are needed still
             self._released = work.released + self._released
         statistics = self.statistics
@@ -423,6 +440,8 @@ class Log:
 
     def _prepare_checkpoint(self, work: Work) -> None:
         work.released, self._released = self._released, []
+        if self._adopting is not None:
+            self._adopt(work, *self._adopting)
         active = self.active
         for segment in [segment for segment in self.segments[:-1] if self.releasable(segment)]:
             self.segments.remove(segment)
@@ -434,6 +453,22 @@ class Log:
         work.seal = list(self.unsealed)
         kept = tuple(Kept(s.number, s.last, s.base, s.end, s.uid) for s in self.segments)
         work.checkpoint = Checkpoint(self.epoch, active.number, active.size, kept, self.snapshot())
+
+    def _adopt(self, work: Work, merge: Merge, allowed: Callable[[], bool]) -> None:
+        """From now on everybody reads the merged segment; its sources go as those do in which nothing is due."""
+        first = merge.sources[0]
+        if first not in self.segments or not allowed():
+            return
+        there = [source for source in merge.sources if source in self.segments]  # others were let go meanwhile
+        at = self.segments.index(first)
+        merge.segment.seal(self.shelf.index, end=merge.end, count=merge.messages)
+        self.segments[at : at + len(there)] = [merge.segment]
+        for source in there:
+            self.shelf.forget(source)
+        self._released += there[1:]  # the file of the first is written over
+        self.unsealed.append(merge.segment)
+        merge.adopted = True
+        work.adopted = merge
 
     def _report(self, entries: list[object], routed: dict[int, None]) -> None:
         commit = self._commit

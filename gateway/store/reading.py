@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 import orjson
 
+from gateway import __version__
 from gateway.errors import StoreError
 from gateway.store import record as records
 from gateway.store.files import Files
@@ -33,6 +34,26 @@ class Header:
     created_ms: int
     size: int
     """Bytes up to the first record behind it; 0 where the header is damaged."""
+    count: int | None = None
+    """Where it was merged: the messages in it."""
+
+
+def encode_header(header: Header) -> bytes:
+    """The first bytes of a segment file; `header.size` is not asked."""
+    head: dict[str, object] = {
+        "format": records.FORMAT,
+        "version": __version__,
+        "epoch": header.epoch,
+        "segment": header.segment,
+        "last": header.last,
+        "uid": header.uid,
+        "base": header.base,
+        "created_ms": header.created_ms,
+    }
+    if header.end is not None:
+        head |= {"end": header.end, "count": header.count}
+    record = records.encode(Kind.HEADER, orjson.dumps(head), position=header.base, time_ms=header.created_ms)
+    return records.MAGIC + record
 
 
 @attrs.frozen
@@ -76,6 +97,7 @@ def read_header(files: Files, path: Path) -> Header | None:
         head.get("end"),
         head["created_ms"],
         record.end,
+        head.get("count"),
     )
 
 

@@ -51,7 +51,7 @@ class Rebuilder:
             self._lose(0, offset, self.end, "its header is damaged")
         while True:
             for record in records.scan(data, 0, offset):
-                self._take(record)
+                self.take(record)
                 offset = record.end
             following = records.resynchronise(data, offset + 1)
             if following >= len(data):
@@ -65,8 +65,10 @@ class Rebuilder:
     def finish(self, end: int | None) -> list[Lost]:
         """What is damaged; `end` is one past the last position that must have been there, where that is known."""
         if end is not None and self.end < end:
-            size = self._segment.size - self.torn_at
-            self._lose(self.torn_at, self.torn_at + size, self.end, "the end of the file is missing or damaged")
+            count = self._header.count  # of a merged segment, which may hold less than its positions say
+            if count is None or (self.messages < count and not self._lost):
+                size = self._segment.size - self.torn_at
+                self._lose(self.torn_at, self.torn_at + size, self.end, "the end of the file is missing or damaged")
             self.end = end
         return [attrs.evolve(item, end=self._next_there(item.first)) for item in self._lost]
 
@@ -85,7 +87,8 @@ class Rebuilder:
 
     # ---------------------------------------------------------------------------------------------- records
 
-    def _take(self, record: Record) -> None:
+    def take(self, record: Record) -> None:
+        """The next record of the file, whole and right."""
         self.records += 1
         new = (self._segment.number, record.offset) >= self._place
         if record.kind == Kind.MESSAGES:

@@ -14,7 +14,7 @@ A segment file is the 8 bytes `PUSHLOG1` and then records, each of them, little-
     32      ...   body
 
     HEADER        JSON, first record of every segment: format, version, epoch, segment, last, uid, base, created_ms; and
-                  end, where it was merged from the segments up to `last`
+                  where it was merged from the segments up to `last`: end, count (of the messages in it)
     MESSAGES      messages that were appended together; see below
     ROUTE         JSON: {"topic": ..., "subscriptions": [number, ...]}; stands before the first message that uses it
     SETTLE        u32 cause, u32 count of messages, then pairs of u64: closed ranges of positions
@@ -154,6 +154,37 @@ class Columns:
             self.ids[16 * start : 16 * stop],
             self.digests[8 * start : 8 * stop],
         )
+
+    def pick(self, chosen: Sequence[int], routes: array[int] | None) -> Columns:
+        """Those of the messages `chosen`, ascending, by the given routes; what none of them has is left out."""
+        first = chosen[0] if self.steps is None else self.steps[chosen[0]]
+        steps = array("I", [(at if self.steps is None else self.steps[at]) - first for at in chosen])
+        return Columns(
+            array("I", [self.lengths[at] for at in chosen]),
+            steps if steps[-1] >= len(chosen) else None,
+            routes,
+            *_times_of(self, chosen),
+            _picked(self.keys, chosen),
+            *_ids_of(self, chosen),
+        )
+
+
+def _picked(column: array[int] | None, chosen: Sequence[int]) -> array[int] | None:
+    picked = None if column is None else array(column.typecode, [column[at] for at in chosen])
+    return picked if picked is not None and any(picked) else None
+
+
+def _times_of(columns: Columns, chosen: Sequence[int]) -> tuple[array[int] | None, array[int] | None]:
+    if columns.due_ms is None or columns.expires_ms is None:
+        return None, None
+    due_ms = array("Q", [columns.due_ms[at] for at in chosen])
+    expires_ms = array("Q", [columns.expires_ms[at] for at in chosen])
+    return (due_ms, expires_ms) if any(due_ms) or any(expires_ms) else (None, None)
+
+
+def _ids_of(columns: Columns, chosen: Sequence[int]) -> tuple[bytes, bytes]:
+    ids = b"".join([columns.ids[16 * at : 16 * at + 16] for at in chosen])
+    return (ids, b"".join([columns.digests[8 * at : 8 * at + 8] for at in chosen])) if any(ids) else (b"", b"")
 
 
 def encode(kind: Kind, body: bytes, *, number: int = 0, position: int = 0, time_ms: int = 0, flags: int = 0) -> bytes:

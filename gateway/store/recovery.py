@@ -73,6 +73,8 @@ class Recovered:
     """What is damaged."""
     rebuilt: list[str] = attrs.field(factory=list)
     """Hint files that were made anew."""
+    checkpoint_segment: int = 0
+    """Where the checkpoint has its place; 0 without one."""
     next_base: int | None = None
     """The last segment takes no more; the next begins at this position."""
 
@@ -106,8 +108,9 @@ def recover(files: Files, directory: Path, replay: Replay, shelf: Shelf) -> Reco
     _remove_unbegun(files, directory, numbers, checkpoint, found)
     if checkpoint:
         _remove_let_go(files, directory, numbers, checkpoint)
-    _check_complete(directory, numbers, checkpoint)
+    _check_complete(files, directory, numbers, checkpoint)
     if checkpoint:
+        found.checkpoint_segment = checkpoint.segment
         replay.restore(checkpoint.state)
     recovery = _Recovery(files, directory, checkpoint, replay, shelf, found)
     for number in numbers:
@@ -163,17 +166,22 @@ def _load_checkpoint(files: Files, directory: Path, numbers: list[int]) -> Check
             continue
         if checkpoint is not None:
             return checkpoint
-    if not numbers or (numbers[0] == 1 and not _is_merged(files, directory)):
+    if not numbers:
+        return None
+    merged = [number for number in numbers if numbers[0] == 1 and _is_merged(files, directory, number)]
+    if numbers[0] == 1 and not merged:
         return None
     raise StoreError(
         f"{directory / checkpoints.NAME}: {problem or 'is missing; '}segments before "
-        f"{segment_name(numbers[0])} are gone, so the log alone does not tell what was settled: "
+        f"{segment_name(merged[-1] + 1 if merged else numbers[0])} are gone, "
+        f"so the log alone does not tell what was settled: "
         f"restore the checkpoint from a backup"
     )
 
 
-def _is_merged(files: Files, directory: Path) -> bool:
-    header = read_header(files, directory / segment_name(1))
+def _is_merged(files: Files, directory: Path, number: int) -> bool:
+    """Whether records of others than messages may be missing from a segment."""
+    header = read_header(files, directory / segment_name(number))
     return header is not None and header.end is not None
 
 
@@ -215,21 +223,32 @@ def _remove_let_go(files: Files, directory: Path, numbers: list[int], checkpoint
     for number in [number for number in numbers if number < checkpoint.segment and number not in kept]:
         path = directory / segment_name(number)
         _log.info("removed a segment that had been let go", file=str(path))
-        files.unlink(path)
-        if hint.path_of(path).exists():
-            files.unlink(hint.path_of(path))
+        _unlink(files, path)
         numbers.remove(number)
 
 
-def _check_complete(directory: Path, numbers: list[int], checkpoint: Checkpoint | None) -> None:
+def _unlink(files: Files, path: Path) -> None:
+    """A segment file, and its hint file."""
+    files.unlink(path)
+    if hint.path_of(path).exists():
+        files.unlink(hint.path_of(path))
+
+
+def _check_complete(files: Files, directory: Path, numbers: list[int], checkpoint: Checkpoint | None) -> None:
     """Refuse where a segment is missing that the checkpoint, or the row of numbers behind it, knows of."""
     known = checkpoint.segments if checkpoint else ()
-    covered = {number for kept in known for number in range(kept.number + 1, kept.last + 1)}
     wanted = [kept.number for kept in known]
     wanted += range(checkpoint.segment + 1 if checkpoint else 1, (numbers[-1] if numbers else 0) + 1)
-    for number in wanted:
-        if number not in numbers and number not in covered:
+    for number in sorted(set(wanted) - set(numbers)):
+        if not _is_covered(files, directory, numbers, number):
             raise StoreError(f"{directory / segment_name(number)}: is missing; restore it from a backup")
+
+
+def _is_covered(files: Files, directory: Path, numbers: list[int], number: int) -> bool:
+    """Whether a segment that is not there was merged into the one before."""
+    before = max((there for there in numbers if there < number), default=None)
+    header = None if before is None else read_header(files, directory / segment_name(before))
+    return header is not None and header.last >= number
 
 
 # --------------------------------------------------------------------------------------------------- segments
@@ -251,10 +270,11 @@ class _Recovery:
         path = self.directory / segment_name(number)
         if number <= self._covered:
             _log.info("removed a segment that was merged into another", file=str(path))
-            self.files.unlink(path)
+            _unlink(self.files, path)
             return
         header = self._header(path, number)
-        segment = Segment(number, path, header.base, header.created_ms, header.uid, header.last)
+        merged = header.end is not None
+        segment = Segment(number, path, header.base, header.created_ms, header.uid, header.last, merged=merged)
         self._covered = header.last
         self._check_place(segment)
         if last:

@@ -33,6 +33,8 @@ class Segment:
         "ids_ms",
         "last",
         "last_ms",
+        "merged",
+        "moving_from",
         "next_due_ms",
         "number",
         "path",
@@ -41,10 +43,22 @@ class Segment:
         "witness",
     )
 
-    def __init__(self, number: int, path: Path, base: int, created_ms: int, uid: str, last: int | None = None) -> None:
+    def __init__(
+        self,
+        number: int,
+        path: Path,
+        base: int,
+        created_ms: int,
+        uid: str,
+        last: int | None = None,
+        *,
+        merged: bool = False,
+    ) -> None:
         self.number = number
         self.last = number if last is None else last
+        self.merged = merged
         self.path = path
+        self.moving_from: Path | None = None  # its file is found here until it has been put in its place
         self.base = base
         self.created_ms = created_ms
         self.uid = uid

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,8 +29,8 @@ _RESIDENT_BYTES: Final = 8 * 1024 * 1024
 class DamagedError(StoreError):
     """A record of a segment cannot be read or is not what was written; `reason` says which."""
 
-    def __init__(self, segment: Segment, record: int, reason: str) -> None:
-        offset = segment.index.offsets[record]
+    def __init__(self, segment: Segment, index: Index, record: int, reason: str) -> None:
+        offset = index.offsets[record]
         super().__init__(
             f"{segment.path}: the record at byte {offset} {reason}; what it holds is set aside: "
             f"restore the file from a backup, and start again"
@@ -43,7 +44,7 @@ class Opened:
     __slots__ = ("data", "file", "lent", "map", "off_the_shelf", "served", "verified")
 
     def __init__(self, files: Files, segment: Segment) -> None:
-        self.file = files.open(segment.path)
+        self.file = _open(files, segment)
         try:
             self.map = files.map(self.file)
         except OSError:
@@ -62,6 +63,14 @@ class Opened:
             self.served = 0
             self.map.madvise(mmap.MADV_DONTNEED)
         return self.data[piece.start : piece.stop]
+
+
+def _open(files: Files, segment: Segment) -> int:
+    """Another thread may be putting a merged file in its place: where it is not here it is there."""
+    if segment.moving_from is not None:
+        with suppress(FileNotFoundError):
+            return files.open(segment.moving_from)
+    return files.open(segment.path)
 
 
 class Shelf:
@@ -113,7 +122,7 @@ class Shelf:
             try:
                 opened = Opened(self._files, segment)
             except OSError as error:
-                raise DamagedError(segment, 0, f"cannot be opened ({error.strerror})") from error
+                raise DamagedError(segment, segment.index, 0, f"cannot be opened ({error.strerror})") from error
         self._opened[segment] = opened  # the youngest
         opened.lent += 1
         while len(self._opened) > self._maps_max:

@@ -1,8 +1,9 @@
 """What the disk thread does in one turn: write, sync, seal, checkpoint, delete. Everything here blocks.
 
 The order of its steps is what every promise of the store stands on: a segment is synced before anything is written to
-the next; names are synced before anything in a new file is answered for; a checkpoint is synced before what it no
-longer needs is deleted, and what the checkpoint before it still names stays until the one after.
+the next; names are synced before anything in a new file is answered for; what was settled is synced before a merged
+segment that leaves it out is put in its place; a checkpoint is synced before what it no longer needs is deleted, and
+what the checkpoint before it still names stays until the one after.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gateway.store import checkpoint as checkpoints
 from gateway.store import hint
 from gateway.store.checkpoint import Checkpoint
 from gateway.store.files import Files
+from gateway.store.merge import Merge
 from gateway.store.segment import Segment
 
 _log = structlog.get_logger("gateway.store")
@@ -42,6 +44,7 @@ class Work:
     end: int = 0  # positions below this are durable afterwards
     seal: list[Segment] = attrs.field(factory=list)  # to get their hint files
     sealed: list[Segment] = attrs.field(factory=list)  # have got them
+    adopted: Merge | None = None  # its file is to be put in its place
     checkpoint: Checkpoint | None = None
     released: list[Segment] = attrs.field(factory=list)  # no checkpoint needs them behind this one
     spare_wanted: bool = False
@@ -99,6 +102,8 @@ class Writer:
             files.sync(before.file)
         if created:
             files.sync_directory(self.directory)
+        if work.adopted:
+            self._put_in_place(work.adopted.segment)
         if work.seal or work.checkpoint or work.spare_wanted:
             self._keep_house(work)
 
@@ -114,6 +119,16 @@ class Writer:
             work.checkpoint = None
         if work.spare_wanted:
             self.make_spare()
+
+    def _put_in_place(self, segment: Segment) -> None:
+        """A merged segment's file, over that of its first source. What it leaves out was settled, and that is synced.
+
+        From here on a start finds the merged segment, and removes those that it covers. The checkpoints that such a
+        start may begin with have their places behind all of them.
+        """
+        assert segment.moving_from is not None
+        self.files.replace(segment.moving_from, segment.path)
+        self.files.sync_directory(self.directory)
 
     def _create(self, segment: Segment) -> int:
         if not self.has_spare:
