@@ -32,7 +32,7 @@ from gateway.engine.gate import Gate
 from gateway.engine.history import matching, sources
 from gateway.engine.keeping import is_done_with
 from gateway.engine.longfilters import LongFilters
-from gateway.engine.merging import Merging
+from gateway.engine.merging import MergeStatistics, Merging
 from gateway.engine.past import sift_past
 from gateway.engine.reader import LostMessagesError, Reader
 from gateway.engine.routing import Router
@@ -471,6 +471,15 @@ class EmbeddedEngine:
 
     async def merge(self, now: int) -> bool:
         return await self._merging.merge(now)
+
+    async def merge_all(self, now: int, told: Callable[[MergeStatistics], None]) -> MergeStatistics:
+        """Everything that is worth it, without pauses, `told` behind each merge; for a store that nobody uses."""
+        await self.sweep(now)
+        for _ in range(2):  # so that both checkpoints have their places behind all that is sealed
+            await self._log.checkpoint()
+        while await self._merging.merge(now, hurry=True):
+            told(self._merging.statistics)
+        return self._merging.statistics
 
     async def dead_letters(self) -> list[DeadLetter]:
         with self._pinned():

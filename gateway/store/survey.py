@@ -102,7 +102,11 @@ def survey(files: Files, directory: Path, sight: Sight, replay: Replay, shelf: S
     """Every segment. `replay` is told what a start of the gateway would be told. FileNotFoundError: look again."""
     if sight.checkpoint:
         replay.restore(sight.checkpoint.state)
-    return [_see(files, directory, sight, number, replay, shelf) for number in sight.numbers]
+    found: list[Seen] = []
+    for number in sight.numbers:
+        if not found or number > found[-1].segment.last:  # else it was merged, and its file goes with a checkpoint
+            found.append(_see(files, directory, sight, number, replay, shelf))
+    return found
 
 
 def header_of(files: Files, sight: Sight, path: Path, number: int) -> Header | None:
@@ -126,7 +130,8 @@ def epoch_of(files: Files, directory: Path, sight: Sight) -> str:
 
 
 def segment_of(header: Header, path: Path, number: int) -> Segment:
-    return Segment(number, path, header.base, header.created_ms, header.uid, header.last)
+    merged = header.end is not None
+    return Segment(number, path, header.base, header.created_ms, header.uid, header.last, merged=merged)
 
 
 def read_segment(files: Files, path: Path) -> bytes:

@@ -49,6 +49,9 @@ def verify(files: Files, directory: Path, progress: Callable[[int], None]) -> Ve
     verification = _Verification(files, directory, sight, verdict)
     for number in sight.numbers:
         path = directory / segment_name(number)
+        if number <= verification.covered:
+            verdict.notes.append(f"{path}: was merged into the segment before; it goes with a checkpoint")
+            continue
         try:
             progress(verification.segment(path, number))
         except FileNotFoundError:
@@ -115,6 +118,8 @@ class _Verification:
     directory: Path
     sight: Sight
     verdict: Verdict
+    covered: int = 0
+    """Segments up to this number were merged into one that was looked at."""
     _epoch: str = ""
     _end: int = 0  # of the segment before
 
@@ -141,7 +146,7 @@ class _Verification:
         self.verdict.segments += 1
         self.verdict.records += rebuilder.records
         self.verdict.messages += rebuilder.messages
-        self._end = rebuilder.end
+        self._end, self.covered = rebuilder.end, header.last
         if not last and not lost:  # the hint file of a damaged segment cannot be told from what it was
             self._hint(segment, header, rebuilder)
         return len(data)
@@ -153,7 +158,7 @@ class _Verification:
         if header.epoch != self._epoch:
             raise StoreError(f"{path}: belongs to another store (epoch {header.epoch}, not {self._epoch})")
         known = self.sight.kept(number)
-        if known is not None and header.uid != known.uid:
+        if known is not None and header.uid != known.uid and header.end is None:  # a merge's checkpoint follows it
             raise StoreError(f"{path}: is another file than the checkpoint names (uid {header.uid}, not {known.uid})")
         if header.base < self._end:
             raise StoreError(f"{path}: begins at position {header.base}, the segment before ends at {self._end}")

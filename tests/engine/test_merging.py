@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from random import Random
 from typing import Any, Final
 
 import trio
 
-from gateway.model import Start
 from gateway.testing.faulty import FaultyFiles
 from tests.engine.driving import Client, Driven, driven, message
 
