@@ -28,7 +28,7 @@ CUSTOM: Final = "custom"
 _ALL: Final = "all"
 _WIDTH: Final = 120
 """Columns that the table of a scenario needs."""
-_LOAD: Final = tuple(field.name for field in attrs.fields(plan.Plan))
+_LOAD: Final = tuple(field.name for field in attrs.fields(plan.Plan) if field.name not in ("filter", "fields"))
 """The options that describe a load of one's own, by the names of their parameters."""
 
 

@@ -74,22 +74,29 @@ class FrameReader:
     """Bytes of a server -> frames. The gateway neither fragments nor compresses, so each frame is a message."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        self._missing = 0  # bytes until it is worth a look
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes."""
-        if self._rest:
-            data = self._rest + data
+        if self._pieces:
+            self._pieces.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return []  # else a large frame would be copied with every piece of it
+            data = b"".join(self._pieces)
         frames: list[Frame] = []
-        at, end = 0, len(data)
+        at, end, needed = 0, len(data), 0
         while end - at >= 2:
             size, body = data[at + 1] & 0x7F, at + 2
             if size >= 126:
                 body += 2 if size == 126 else 8
                 size = int.from_bytes(data[at + 2 : body], "big")
             if end < body or end - body < size:
+                needed = body + size if end >= body else 0
                 break
             frames.append((data[at] & 0x0F, data[body : body + size]))
             at = body + size
-        self._rest = data[at:]
+        self._pieces = [data[at:]] if at < end else []
+        self._missing = needed - end
         return frames

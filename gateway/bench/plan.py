@@ -42,6 +42,10 @@ class Plan:
     """Messages that are published before there is a consumer."""
     own_topics: bool = False
     """Each subscription has a topic of its own, and each message goes to one of them."""
+    filter: str = ""
+    """Of each subscription; all messages pass it."""
+    fields: bool = False
+    """The payload is an object of a few fields, and not a string."""
 
     def __attrs_post_init__(self) -> None:
         if self.size_bytes < SIZE_MIN:
@@ -95,6 +99,8 @@ def make_plan(
     late_ack: int = 0,
     backlog: int = 0,
     own_topics: bool = False,
+    filter: str = "",
+    fields: bool = False,
 ) -> Plan:
     """A plan with what was left open filled in so that it fits the rest."""
     if publishers is None:
@@ -119,6 +125,8 @@ def make_plan(
         late_ack=late_ack,
         backlog=backlog,
         own_topics=own_topics,
+        filter=filter,
+        fields=fields,
     )
 
 

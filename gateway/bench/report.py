@@ -81,7 +81,12 @@ def extra(name: str, value: float | None) -> str:
     if value is None:
         return f"{name}: -"
     what = what.replace("_", " ")
-    forms = {"bytes": lambda: _bytes(value), "s": lambda: f"{value:,.2f} s"}
+    forms = {
+        "bytes": lambda: _bytes(value),
+        "s": lambda: f"{value:,.2f} s",
+        "ms": lambda: f"{value:,.2f} ms",
+        "us": lambda: f"{value:,.2f} us",
+    }
     if name.endswith("_per_s"):
         return f"{what.removesuffix(' per')}: {value:,.0f}/s"
     if unit == "ratio":

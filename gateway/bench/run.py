@@ -134,7 +134,12 @@ class Run:
             while waiting:
                 number, name = waiting.pop()
                 topics = [self._topics[number % len(self._topics)]]
-                settings = {"topics": topics, "window_max": CONSUMER_WINDOW, "dead_letter": ""}
+                settings = {
+                    "topics": topics,
+                    "filter": self._plan.filter,
+                    "window_max": CONSUMER_WINDOW,
+                    "dead_letter": "",
+                }
                 status, body = await link.call("PUT", f"/v1/subscriptions/{name}", orjson.dumps(settings))
                 if status not in (200, 201):
                     raise LinkLostError(f"cannot create a subscription: {status} {body.decode(errors='replace')}")
@@ -158,7 +163,7 @@ class Run:
         before, began_s = await vitals.look(self._target, control), trio.current_time()
         piling = Tally(attrs.evolve(self._plan, messages=count, backlog=0))
         link = await self._websocket(links)
-        layout = Layout(self._topics, self._plan.size_bytes)
+        layout = Layout(self._topics, self._plan.size_bytes, fields=self._plan.fields)
         plan = attrs.evolve(self._plan, window=max(self._plan.window, BATCH_DEFAULT), batch=BATCH_DEFAULT)
         await WebSocketPublisher(link, layout, plan, piling, stamped=False).run(count, None)
         passed_s = trio.current_time() - began_s
@@ -196,7 +201,7 @@ class Run:
                     nursery.start_soon(link.aclose)
 
     async def _publisher(self, links: trio.Nursery) -> Publisher:
-        layout = Layout(self._topics, self._plan.size_bytes)
+        layout = Layout(self._topics, self._plan.size_bytes, fields=self._plan.fields)
         if self._plan.http:
             http = await HttpLink.open(self._target.data, links)
             self._links.append(http)

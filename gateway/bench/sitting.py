@@ -21,7 +21,7 @@ from gateway.bench.record import Case, Outcome
 from gateway.bench.scenarios.scenario import Scenario
 
 _REFRESH_S: Final = 0.2
-_LEAST_S: Final = 60.0
+_LEAST_S: Final = 120.0
 """However small the scale, gateways have to start."""
 
 

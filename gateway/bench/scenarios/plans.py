@@ -65,10 +65,11 @@ async def misfits(ground: Ground) -> list[Case]:
     healthy, each = ground.sized(_HEALTHY, 3), ground.sized(_MISFITS)
     alone = _misfit_plan(ground, healthy, 0)
     mixed = _misfit_plan(ground, healthy + 3 * each, each)
-    cases = [
-        await ground.plan(alone, f"{healthy} healthy", "misfits"),
-        await ground.plan(mixed, f"and {3 * each} misfits", "misfits"),
-    ]
+    async with ground.gateway(mixed.subscribers) as target:
+        cases = [
+            await ground.carry_out(alone, f"{healthy} healthy", target, "misfits"),
+            await ground.carry_out(mixed, f"and {3 * each} misfits", target, "misfits"),
+        ]
     without, beside = (case.latency["delivery"].p99_ms for case in cases)
     extra: dict[str, float | None] = {"p99_ratio": round(beside / without, 3) if without else None}
     return [cases[0], attrs.evolve(cases[1], extra=extra)]

@@ -20,7 +20,7 @@ class Scenario:
     what: str
     """In a few words."""
     run: Run
-    limit_s: float = 120.0
+    limit_s: float = 180.0
     """By then it is over at full size, on a slow machine: longer is a fault."""
     own_only: bool = False
     """It kills its gateway, or configures it, so that it cannot be measured on one that was given."""
