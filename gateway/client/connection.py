@@ -22,7 +22,7 @@ from gateway.client.dialing import Address, WatchedStream, handshake, is_expired
 from gateway.client.errors import FINAL_STATUSES, may_reconnect
 from gateway.client.renewal import delay_s
 from gateway.client.session import Session
-from gateway.wire import push_v1
+from gateway.wire import cloudevents, push_v1
 
 logger = logging.getLogger("gateway.client")
 
@@ -142,7 +142,7 @@ class Connection:
                     return self._end(1006, "")
                 return self._end(closed.reason.code, closed.reason.reason or "")
             try:
-                frame = push_v1.decode_server(text)
+                frame = _decode(text)
             except msgspec.DecodeError as error:
                 logger.warning("passed over a frame that is none of %s: %s", push_v1.SUBPROTOCOL, error)
                 continue
@@ -218,3 +218,14 @@ class Connection:
                 break
             await trio.sleep_until(due_s)
         scope.cancel()
+
+
+def _decode(text: str | bytes) -> push_v1.AnyServerFrame:
+    """One frame of the gateway; a subscription may be written as CloudEvents. Raises msgspec.DecodeError."""
+    try:
+        return push_v1.decode_server(text)
+    except msgspec.ValidationError as error:
+        try:
+            return cloudevents.decode_events(text)
+        except msgspec.DecodeError:
+            raise error from None

@@ -14,6 +14,7 @@ import trio
 from gateway.client.settling import Extra
 from gateway.model import Position
 from gateway.wire import push_v1
+from gateway.wire.cloudevents import DeliveredEvent
 
 _json = msgspec.json.Decoder()
 _UNPARSED: Final = object()
@@ -101,8 +102,10 @@ class ReceivedMessage:
         return self._data
 
     def as_json(self) -> bytes:
-        """The delivery object of protocol.md §1, byte for byte as the gateway sent it."""
+        """The delivery object of protocol.md §1, byte for byte as the gateway sent it; or the CloudEvent it was."""
         wire = self._wire
+        if isinstance(wire, DeliveredEvent):
+            return wire.sent
         head: dict[str, object] = {"position": wire.position, "id": wire.id, "topic": wire.topic}
         if wire.key:
             head["key"] = wire.key

@@ -12,7 +12,7 @@ import msgspec
 from gateway.edge.tmc_groups import NICK, PUBLISHER, TARGET, USER_ID
 from gateway.errors import GatewayError
 from gateway.model import Message
-from gateway.wire import payload
+from gateway.wire import cloudevents, payload
 
 TEXT: Final = "text/plain; charset=utf-8"
 _INT64_DIGITS: Final = 18
@@ -56,7 +56,17 @@ class Pushed(msgspec.Struct, gc=False):
         return int(text) if text.isascii() and text.isdigit() and len(text) <= _INT64_DIGITS else None
 
 
-decode_pushed = msgspec.json.Decoder(Pushed).decode
+_pushed = msgspec.json.Decoder(Pushed)
+
+
+def decode_pushed(body: bytes) -> Pushed:
+    """A stored delivery, or the CloudEvent that a subscription made of it: TMC has words of its own for either."""
+    try:
+        return _pushed.decode(body)
+    except msgspec.ValidationError:
+        found = cloudevents.decode_event(body)
+    data = found.data if found.data_base64 is None else msgspec.UNSET
+    return Pushed(found.position, found.topic, found.time_ms, found.attributes, data, found.data_base64)
 
 
 def to_message(topic: str, content: str, *, publisher: str, target_group: str = "", nick: str = "") -> Message:

@@ -21,7 +21,7 @@ import orjson
 from gateway.errors import GatewayError
 from gateway.model import Message
 from gateway.wire import payload, strict
-from gateway.wire.push_v1 import Delivered
+from gateway.wire.push_v1 import Delivered, Messages
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
@@ -219,3 +219,63 @@ def _context(stored: Delivered) -> tuple[dict[str, str], dict[str, str]]:
 def _rfc3339(time_ms: int) -> str:
     seconds, milliseconds = divmod(time_ms, 1000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+
+
+# -------------------------------------------------------------------------------------------------------- back again
+
+
+class DeliveredEvent(Delivered, gc=False):
+    """A delivery that came as a CloudEvent: `sent` is the event, byte for byte."""
+
+    sent: bytes = b""
+
+
+class _Events(msgspec.Struct):
+    subscription: str
+    lease_ms: int
+    messages: list[msgspec.Raw]
+    attempts: dict[str, int] = {}
+
+
+_events = msgspec.json.Decoder(_Events)
+_STANDARD: Final = frozenset(("source", "type", "subject", "datacontenttype", "dataschema"))
+"""Attributes of CloudEvents itself; what else an event has are extensions."""
+
+
+def decode_events(text: str | bytes) -> Messages:
+    """A frame of deliveries that are CloudEvents, as `encode_event` writes them. Raises msgspec.DecodeError."""
+    frame = _events.decode(text)
+    return Messages(frame.subscription, frame.lease_ms, [*map(decode_event, frame.messages)], frame.attempts)
+
+
+def decode_event(raw: msgspec.Raw | bytes) -> DeliveredEvent:
+    """One such delivery as the message that it was made of, near enough.
+
+    CloudEvents' own attributes become attributes with the prefix `ce_`, where they say more than the message does;
+    extensions keep their names. The time is the producer's, where it gave one. Raises msgspec.DecodeError.
+    """
+    members = _object.decode(raw)
+    data, base64 = members.pop("data", None), members.pop("data_base64", None)
+    context = {name: msgspec.json.decode(value, type=str) for name, value in members.items()}
+    try:
+        topic, position = context.pop("topic"), int(context.pop("position"))
+        found = DeliveredEvent(position, context.pop("id"), topic, _time_ms(context.pop("time")), sent=bytes(raw))
+        attributes: dict[str, str] = msgspec.json.decode(context.pop("pushattributes", "{}"), type=dict[str, str])
+    except (KeyError, ValueError) as error:
+        raise msgspec.ValidationError(f"a CloudEvent of another make: {error!r}") from None
+    found.key = context.pop("partitionkey", None)
+    if data is not None:
+        found.data = data
+    else:
+        found.data_base64 = msgspec.json.decode(base64, type=str) if base64 is not None else ""
+        found.content_type = context.pop("datacontenttype", None)
+    implied = {"specversion": "1.0", "source": f"/v1/topics/{topic}", "type": topic, "datacontenttype": payload.JSON}
+    for name, value in context.items():
+        if implied.get(name) != value:
+            attributes[PREFIX + name if name in _STANDARD else name] = value
+    found.attributes = attributes
+    return found
+
+
+def _time_ms(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)

@@ -27,7 +27,8 @@ Decoded = tuple[list[Message], dict[int, GatewayError]]
 """Messages in input order, and the errors of those that are wrong (a placeholder stands in their place)."""
 
 _PLACEHOLDER: Final = Message(topic="")
-JSON_TYPES: Final = ("application/json", "text/json")
+JSON: Final = "application/json"
+JSON_TYPES: Final = (JSON, "text/json")
 
 
 def decode_text(body: bytes) -> str:

@@ -4,11 +4,15 @@ import logging
 import time
 from base64 import urlsafe_b64encode
 
+import msgspec
 import orjson
 import pytest
 import trio
 
 from gateway import client
+from gateway.broker.body import compose
+from gateway.model import Message
+from gateway.wire.cloudevents import encode_event
 from tests.client.conftest import Connect, Connected
 from tests.client.fake import URL, FakeGateway
 
@@ -443,3 +447,19 @@ async def test_a_function_that_gives_no_token_in_time_does_not_hold_up_the_end(
     with pytest.raises(client.NotConnectedError, match="gave no token in time"):
         async with connected(token=token, timeout_s=5):
             pass
+
+
+async def test_a_subscription_that_is_written_as_cloudevents_is_read_like_any_other(connected: Connected) -> None:
+    sent = encode_event(compose(Message("a.b", data=msgspec.Raw(b'{"n": 1.0}'), key="k"), 7, "e", 99))
+    frame = b'{"op":"messages","subscription":"orders","lease_ms":30000,"messages":[%b],"attempts":{"7":2}}' % sent
+    async with connected() as (gateway, peer), trio.open_nursery() as nursery:
+        nursery.start_soon(peer.expect_attach)
+        async with gateway.subscribe("orders") as messages:
+            await peer.ws.send_message(frame.decode())
+            message = await anext(messages)
+            assert (message.position, message.topic, message.key, message.time_ms) == (7, "a.b", "k", 99)
+            assert (message.data, message.raw, message.as_json()) == ({"n": 1}, b'{"n": 1.0}', sent)
+            assert message.attempts == 2
+            await message.ack()
+            assert (await peer.expect("ack"))["ranges"] == [[7, 7]]
+            nursery.start_soon(peer.expect_detach)

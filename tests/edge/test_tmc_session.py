@@ -251,6 +251,21 @@ async def test_a_message_is_pushed_with_all_that_is_known_of_it(node: Node, clie
     }
 
 
+async def test_a_subscription_that_asks_for_cloudevents_is_written_in_words_of_tmc_here(node: Node) -> None:
+    async with httpx.AsyncClient() as http:
+        url = f"http://{node.control_address}/v1/subscriptions/{SHOP.key}.default"
+        (await http.put(url, json={"format": "cloudevents"})).raise_for_status()
+    async with open_tmc(node.address) as client:
+        await client.connect(SHOP.key, SHOP.secret)
+        await client.pull()
+        await publish(node, b'{"tid": 1.0}', tmc_publisher="4711")
+        pushed = await client.pushed()
+        assert (pushed.customs["content"], pushed.customs["topic"]) == ('{"tid": 1.0}', CREATE)
+        assert pushed.customs["publisher"] == "4711"
+        await client.confirm(pushed.customs["id"])
+        await until(node, acked=1)
+
+
 async def test_nothing_is_pushed_before_the_first_pull_request(node: Node) -> None:
     await publish(node, b"1")
     async with open_tmc(node.address) as client:

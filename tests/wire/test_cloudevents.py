@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from gateway.broker.body import compose
 from gateway.errors import GatewayError
 from gateway.model import Message
-from gateway.wire.cloudevents import decode_batch, decode_headers, decode_structured, encode_event
+from gateway.wire.cloudevents import (
+    decode_batch,
+    decode_event,
+    decode_events,
+    decode_headers,
+    decode_structured,
+    encode_event,
+)
 from tests.wire.json_texts import json_texts
 
 EVENT: dict[str, Any] = {"specversion": "1.0", "id": "e1", "source": "/shop", "type": "shop.paid"}
@@ -140,3 +147,55 @@ def test_header_values_are_decoded_as_the_binding_says(raw: bytes, value: str) -
     message = decode_headers([*headers, (b"ce-subject", raw), (b"host", b"x")], "a")
     assert message.attributes is not None
     assert message.attributes["ce_subject"] == value
+
+
+# -------------------------------------------------------------------------------------------------------- back again
+
+
+@given(
+    attributes=st.dictionaries(
+        st.sampled_from(["k", "traceparent", "Upper", "with_line", "ce_source", "ce_subject", "ce_type", "topic"]),
+        st.text(st.characters(codec="utf-8"), max_size=5),
+    ),
+    key=st.none() | st.text(min_size=1, max_size=5),
+    data=json_texts,
+)
+def test_what_goes_out_is_read_back(attributes: dict[str, str], key: str | None, data: str) -> None:
+    message = Message("a.b", data=msgspec.Raw(data.encode()), id="i", key=key, attributes=attributes)
+    event = delivered(message)
+    found = decode_event(event)
+    assert (found.position, found.id, found.topic, found.time_ms) == (7, "i", "a.b", 1_795_326_701_005)
+    assert (found.key, bytes(found.data), found.sent) == (key, data.encode(), event)
+    kept = {name: value for name, value in attributes.items() if (name, value) != ("ce_type", "a.b")}
+    assert found.attributes == kept
+
+
+@pytest.mark.parametrize(("content_type", "base64"), [("image/png", "AP8="), (None, "")])
+def test_so_is_a_payload_that_is_not_json(content_type: str | None, base64: str) -> None:
+    found = decode_event(delivered(Message("a.b", data_base64=base64, content_type=content_type)))
+    assert (found.data_base64, found.content_type, found.attributes) == (base64, content_type, {})
+
+
+def test_events_of_a_frame_are_read_with_their_attempts() -> None:
+    event = delivered(Message("a.b", data=msgspec.Raw(b"1")))
+    frame = decode_events(
+        b'{"op":"messages","subscription":"s","lease_ms":9,"messages":[%b],"attempts":{"7":2}}' % event
+    )
+    assert (frame.subscription, frame.lease_ms, frame.attempts) == ("s", 9, {"7": 2})
+    assert [bytes(each.data) for each in frame.messages] == [b"1"]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"{}",
+        b"[]",
+        b'{"topic":"a","position":"x","id":"i","time":"2026-01-01T00:00:00Z"}',
+        b'{"topic":"a","position":"1","id":"i","time":"yesterday"}',
+        b'{"topic":"a","position":1,"id":"i","time":"2026-01-01T00:00:00Z"}',
+        b'{"topic":"a","position":"1","id":"i","time":"2026-01-01T00:00:00Z","pushattributes":"{"}',
+    ],
+)
+def test_events_of_another_make_are_refused(event: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_event(event)
