@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.config import Limits
 from gateway.errors import GatewayError
 from gateway.model import JSON_DEPTH_MAX, Message
 from gateway.wire import cloudevents, payload, push_v1, strict
+from gateway.wire.limits import check_payload
 from gateway.wire.payload import Decoded
 from tests.wire.json_texts import json_texts
 
@@ -40,6 +42,18 @@ ways = pytest.mark.parametrize(
     "decode", [in_array, in_lines, in_events, in_frame], ids=["array", "ndjson", "events", "frame"]
 )
 Way = Callable[..., Decoded]
+
+
+def admitted(decoded: Decoded) -> Decoded:
+    """What is left when the admit stage has seen it: how deep a decoder goes depends on the version of CPython."""
+    messages, errors = decoded
+    for index, message in enumerate(messages):
+        if index not in errors:
+            try:
+                check_payload(message, Limits())
+            except GatewayError as error:
+                errors[index] = GatewayError(error.code, f"messages[{index}]: {error.message}")
+    return messages, errors
 
 
 def data_of(message: Message) -> str:
@@ -145,7 +159,7 @@ def test_brackets_alone_make_no_depth(text: str) -> None:
     strict.check_depth(text.encode())
 
 
-@pytest.mark.parametrize("depth", [1100, 100_000])
+@pytest.mark.parametrize("depth", [12_000, 100_000])  # CPython 3.11 goes to 1,000, later ones to 10,000
 def test_what_no_parser_would_follow_is_refused_with_the_same_mend(depth: int) -> None:
     deep = nest(depth)
     for refuse in (strict.check_depth, payload.check_json):
@@ -160,7 +174,7 @@ def test_what_no_parser_would_follow_is_refused_with_the_same_mend(depth: int) -
 @pytest.mark.parametrize("depth", [1000, 10_000])
 def test_a_payload_that_its_decoder_cannot_follow_is_refused_by_itself(decode: Way, depth: int, objects: bool) -> None:
     hard = '{"[[{{": "\\"]}[{", "a": [[], {}, "\\\\"]}'
-    messages, errors = decode(hard, nest(depth, objects=objects), "[2]", nest(depth), hard)
+    messages, errors = admitted(decode(hard, nest(depth, objects=objects), "[2]", nest(depth), hard))
     assert list(errors) == [1, 3]
     for index, error in errors.items():
         assert f"s[{index}]" in error.message
