@@ -482,6 +482,7 @@ class Log:
 
     def _fail(self, work: Work, error: StoreError) -> None:
         self.failed = error
+        self._released += work.released  # their files are still to be closed
         _log.error("the store has failed; the node ends", error=str(error))
         self._room.set()
         rest = self._work

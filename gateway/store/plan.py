@@ -112,6 +112,8 @@ def _trimmed(part: Sequence[Measured], live_share: float) -> Plan | None:
             del sources[0]
         elif not sources[-1].messages:
             del sources[-1]
+        elif len(sources) == 1 and sources[0].messages == sources[0].segment.count:
+            return None  # all of it is due: it would become what it is, again and again
         else:
             return plan
     return None
