@@ -1,7 +1,7 @@
 """A life of a gateway's engine, drawn by chance from its seed, and a witness who takes notes of it.
 
 Publishing in several shapes, subscriptions that come and go, deliveries, acks, nacks, terms, dead letters, leases that
-run out, segments that fill up.
+run out, segments that fill up and are merged, messages whose time is over.
 """
 
 from __future__ import annotations
@@ -20,11 +20,23 @@ from gateway.kit.topics import matches
 from gateway.model import Batch, Durability, Message, Settle, Settlement, Start, Verb
 from gateway.store.files import Files
 from tests.crash.witness import Witness
-from tests.engine.driving import Client, Driven, answer_of, message
+from tests.engine.driving import BEGAN_MS, Client, Driven, answer_of, message
 
 LEASE_MS: Final = 1_800_000
 DELAY_MS: Final = 60_000
-SETTINGS: Final[dict[str, Any]] = {"segment_bytes": 3000, "lazy_sync_ms": 1, "cache_bytes": 0}
+TTL_MS: Final = 2 * LEASE_MS
+RETENTION_S: Final = 2 * LEASE_MS // 1000
+FORGET_MS: Final = 121_000
+"""Behind limits.dedup_window_s: a segment is merged only when nobody needs the ids in it any more."""
+CHECKPOINTS: Final = 3
+"""So many segments later both checkpoints have their places behind what was sealed."""
+SETTINGS: Final[dict[str, Any]] = {
+    "segment_bytes": 3000,
+    "lazy_sync_ms": 1,
+    "cache_bytes": 0,
+    "merge_live_share": 0.5,
+    "merge_bytes_per_s": 1 << 30,
+}
 TOPICS: Final = ("trade.a", "trade.b", "stock.b", "nobody")
 PATTERNS: Final = (("trade.>",), ("trade.a", "stock.*"), ("*.b",), ("dead.>",))
 
@@ -36,16 +48,17 @@ class Reader:
     name: str
     patterns: tuple[str, ...]
     client: Client
+    retention_s: int
     held: dict[int, None] = attrs.field(factory=dict)
 
 
 class Life:
-    """`run` so many operations; a fault of the disk ends it early, with an exception where it was noticed."""
+    """`run` so many operations, and a merge behind them; a fault of the disk ends it early, with an exception."""
 
     def __init__(self, directory: Path, files: Files, witness: Witness, seed: int) -> None:
         self.witness = witness
         self.dice = Random(seed)
-        self.driven = Driven(directory, files, 0, SETTINGS)
+        self.driven = Driven(directory, files, BEGAN_MS, SETTINGS)
         self.readers: dict[str, Reader] = {}
         self.operations = 0
         self.refusals = 0
@@ -76,20 +89,28 @@ class Life:
             (self.nack, 4),
             (self.term, 4),
             (self.let_leases_run_out, 2),
+            (self.merge, 5),
+            (self.sweep, 2),
             (self.subscribe, 3),
             (self.change, 2),
             (self.delete, 1),
         ]
-        await self.subscribe()
+        self.witness.clock(self.driven.now)
+        await self.subscribe(PATTERNS[0])
         while self.operations < operations:
             self.operations += 1
             (verb,) = self.dice.choices([verb for verb, _ in verbs], [weight for _, weight in verbs])
-            try:
-                await verb()
-            except GatewayError as error:
-                if error.code == "store_failed":
-                    raise
-                self.refusals += 1  # no room: it was said so, and life goes on
+            await self._try(verb)
+        await self._try(self.merge)
+
+    async def _try(self, verb: Callable[[], Awaitable[None]]) -> None:
+        """Where there is no room it is said so, and life goes on."""
+        try:
+            await verb()
+        except GatewayError as error:
+            if error.code == "store_failed":
+                raise
+            self.refusals += 1
 
     # ---------------------------------------------------------------------------------------------- publishing
 
@@ -116,7 +137,7 @@ class Life:
             [
                 message(self.dice.choice(TOPICS), self.payload(), id=name, key="k", attributes={"a": "b"}),
                 message(self.dice.choice(TOPICS), self.payload(), delay_ms=DELAY_MS),
-                message(self.dice.choice(TOPICS), self.payload(), ttl_ms=24 * LEASE_MS),
+                message(self.dice.choice(TOPICS), self.payload(), ttl_ms=TTL_MS),
             ]
         )
         self._ids.append(name)
@@ -129,7 +150,7 @@ class Life:
     async def _publish(self, *calls: list[Message], durability: Durability = Durability.FSYNCED) -> None:
         engine = self.driven.engine
         self.witness.clock(self.driven.now)
-        self.witness.sent(*(text_of(each) for call in calls for each in call))
+        self.witness.sent({text_of(each): each.ttl_ms for call in calls for each in call}, self.driven.now)
         told = [trio.Event() for _ in calls]
         batches = [
             self.driven.batch(*call, durability=durability, done=done) for call, done in zip(calls, told, strict=True)
@@ -221,6 +242,37 @@ class Life:
                     await self._publish([message(letter.topic, self.payload())])
                     self.driven.engine.bury(letter, self.driven.now)
 
+    async def merge(self) -> None:
+        """Most of what there is is acked, what is left stands far behind, and is moved together beside the load."""
+        for _ in range(3):
+            await self._publish([message(topic, self.payload()) for topic in TOPICS])
+        await self.deliver()
+        for reader in self.readers.values():
+            said = [position for position in reader.held if self.dice.random() < 0.85]
+            if said:
+                await self._ack(reader, said, answered=True)
+        if self.dice.random() < 0.7:
+            self.driven.pass_time(FORGET_MS)
+            self.witness.clock(self.driven.now)
+        for _ in range(CHECKPOINTS):
+            await self._publish([message("nobody", self.payload() + "." * SETTINGS["segment_bytes"])])
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._move_together)
+            for verb in (self.publish, self.deliver_and_ack, self.publish):
+                await self._try(verb)
+
+    async def _move_together(self) -> None:
+        merging = self.driven.engine._merging
+        while await merging.merge(self.driven.now, hurry=True):
+            pass
+
+    async def sweep(self) -> None:
+        """What has waited for too long is settled as expired, and that is durable when a publish behind it is."""
+        await self.let_leases_run_out()
+        await self.driven.engine.sweep(self.driven.now)
+        await self._publish([message("nobody", self.payload())])
+        self.witness.swept(self.driven.now)
+
     async def let_leases_run_out(self) -> None:
         self.driven.pass_time(LEASE_MS + 1000)
         self.witness.clock(self.driven.now)
@@ -229,23 +281,24 @@ class Life:
 
     # ------------------------------------------------------------------------------------------- subscriptions
 
-    async def subscribe(self) -> None:
+    async def subscribe(self, patterns: tuple[str, ...] | None = None) -> None:
         if len(self.readers) >= 4:
             return
         self._names += 1
         name = f"reader-{self._names}"
-        patterns = self.dice.choice(PATTERNS)
-        self.witness.creating(name)
+        patterns = patterns or self.dice.choice(PATTERNS)
+        retention_s = self.dice.choice([RETENTION_S, 100 * RETENTION_S])
+        self.witness.creating(name, retention_s)
         start = self.dice.choice(list(Start))
-        await self.driven.subscribe(name, *patterns, start=start, lease_ms=LEASE_MS)
+        await self.driven.subscribe(name, *patterns, start=start, lease_ms=LEASE_MS, retention_s=retention_s)
         self.witness.subscribed(name)
-        self.readers[name] = Reader(name, patterns, self.driven.attach(name))
+        self.readers[name] = Reader(name, patterns, self.driven.attach(name), retention_s)
         await self.deliver()
 
     async def change(self) -> None:
         reader = self.dice.choice(list(self.readers.values()))
         reader.patterns = self.dice.choice(PATTERNS)
-        await self.driven.subscribe(reader.name, *reader.patterns, lease_ms=LEASE_MS)
+        await self.driven.subscribe(reader.name, *reader.patterns, lease_ms=LEASE_MS, retention_s=reader.retention_s)
 
     async def delete(self) -> None:
         if len(self.readers) > 1:

@@ -16,6 +16,9 @@ from tests.crash.witness import DEDUP_MS, Known
 from tests.engine.driving import Client, Driven, answer_of, driven, message
 
 WINDOW = 100_000
+SLACK_MS = DELAY_MS + 1000
+"""So much later, what was delayed is due."""
+STATES = ("acked", "in_flight", "waiting", "delayed", "expired", "dead_lettered")
 
 
 @attrs.frozen
@@ -61,7 +64,7 @@ async def violations(directory: Path, known: Known, *, killed: bool, thorough: b
 
 async def ask(gateway: Driven) -> tuple[Answers, list[Client]]:
     """What everybody is due, delayed messages included."""
-    gateway.pass_time(DELAY_MS + 1000)
+    gateway.pass_time(SLACK_MS)
     views = {view.name: view for view in gateway.engine.subscriptions(gateway.now)}
     clients = {name: gateway.attach(name, WINDOW) for name in views}
     await gateway.deliver()
@@ -86,15 +89,18 @@ def _judge(found: Answers, known: Known, *, killed: bool) -> list[str]:
     places: dict[str, int] = {}
     for name, bodies in found.bodies.items():
         broken += _judge_bodies(name, bodies, known, places, killed=killed)
-        waiting = found.views[name].statistics.waiting
-        if waiting != len(bodies):
-            broken.append(f"{name}: {waiting} said to wait, {len(bodies)} delivered")
+        shown = found.views[name].statistics
+        if shown.waiting != len(bodies):
+            broken.append(f"{name}: {shown.waiting} said to wait, {len(bodies)} delivered")
+        if shown.routed != sum(getattr(shown, state) for state in STATES):
+            broken.append(f"{name}: what was routed is not conserved: {shown}")
     return broken
 
 
 def _judge_bodies(name: str, bodies: list[bytes], known: Known, places: dict[str, int], *, killed: bool) -> list[str]:
     broken: list[str] = []
     answered = {**known.answered, **known.written} if killed else known.answered
+    told = known.answered.keys() | known.written.keys() | known.seen.keys()
     got: set[int] = set()
     for body in bodies:
         document = orjson.loads(body)
@@ -112,9 +118,11 @@ def _judge_bodies(name: str, bodies: list[bytes], known: Known, places: dict[str
             broken.append(f"{name}: position {position} is not byte for byte what it was")
     again = sorted(known.settled.get(name, set()) & got)
     broken += [f"{name}: position {position} delivered after its ack was answered" for position in again]
+    again = sorted(p for p in got & told if known.is_over(name, p, known.swept_ms.get(name, 0)))
+    broken += [f"{name}: position {position} delivered after it had expired" for position in again]
     if name in known.subscribed and name not in known.deleting:
         lost = sorted(known.due.get(name, set()) - known.settling.get(name, set()) - got)
-        broken += [f"{name}: position {position} lost" for position in lost]
+        broken += [f"{name}: position {p} lost" for p in lost if not known.is_over(name, p, known.now + SLACK_MS)]
     return broken
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
+import orjson
 
 DEDUP_MS: Final = 110_000
 """Ids this young must be recognised: a little less than limits.dedup_window_s."""
@@ -15,7 +16,8 @@ DEDUP_MS: Final = 110_000
 class Known:
     """What was known at one moment. Messages go by their payload, which is used once; positions by subscription."""
 
-    sent: set[str] = attrs.field(factory=set)
+    sent: dict[str, tuple[int, int]] = attrs.field(factory=dict)
+    """When, and when its time is over; 0 never."""
     answered: dict[int, str] = attrs.field(factory=dict)
     """By position, fsynced."""
     written: dict[int, str] = attrs.field(factory=dict)
@@ -34,7 +36,22 @@ class Known:
     """Bodies that were delivered, to whomever."""
     settling: dict[str, set[int]] = attrs.field(factory=dict)
     settled: dict[str, set[int]] = attrs.field(factory=dict)
+    retention_ms: dict[str, int] = attrs.field(factory=dict)
+    swept_ms: dict[str, int] = attrs.field(factory=dict)
+    """What was over then is settled."""
     now: int = 0
+
+    def text(self, position: int) -> str:
+        """The payload of a message that was answered or seen."""
+        text: str = (
+            self.answered.get(position) or self.written.get(position) or orjson.loads(self.seen[position])["data"]
+        )
+        return text
+
+    def is_over(self, name: str, position: int, now: int) -> bool:
+        """Whether its TTL, or the retention of the subscription, has run out for it."""
+        sent_ms, expires_ms = self.sent[self.text(position)]
+        return 0 < expires_ms <= now or sent_ms < now - self.retention_ms[name]
 
 
 class Witness:
@@ -60,8 +77,10 @@ class Witness:
 
     # ---------------------------------------------------------------------------------------------- publishing
 
-    def sent(self, *payloads: str) -> None:
-        self._note(lambda known: known.sent.update(payloads))
+    def sent(self, payloads: dict[str, int], now: int) -> None:
+        """Each with its ttl_ms."""
+        said = {payload: (now, now + ttl_ms if ttl_ms else 0) for payload, ttl_ms in payloads.items()}
+        self._note(lambda known: known.sent.update(said))
 
     def answered(self, position: int, payload: str, readers: list[str], *, durable: bool) -> None:
         """It was answered with this position; `readers` are the subscriptions that it is for."""
@@ -84,8 +103,12 @@ class Witness:
 
     # ------------------------------------------------------------------------------------------- subscriptions
 
-    def creating(self, name: str) -> None:
-        self._note(lambda known: known.created.add(name))
+    def creating(self, name: str, retention_s: int) -> None:
+        def fact(known: Known) -> None:
+            known.created.add(name)
+            known.retention_ms[name] = 1000 * retention_s
+
+        self._note(fact)
 
     def subscribed(self, name: str) -> None:
         self._note(lambda known: known.subscribed.add(name))
@@ -95,6 +118,10 @@ class Witness:
 
     def deleted(self, name: str) -> None:
         self._note(lambda known: known.deleted.add(name))
+
+    def swept(self, now: int) -> None:
+        """What was over for those that were there is settled, and that is durable."""
+        self._note(lambda known: known.swept_ms.update(dict.fromkeys(known.subscribed - known.deleting, now)))
 
     # ---------------------------------------------------------------------------------------------- delivering
 
