@@ -63,3 +63,17 @@ async def test_stragglers_are_moved_and_stay_byte_for_byte(tmp_path: Path) -> No
     async with driven(tmp_path / "s", FaultyFiles(), **SETTINGS) as gateway:
         assert await due(gateway) == left
         assert gateway.statistics().waiting == len(left)
+
+
+async def test_a_merge_comes_to_an_end_where_more_may_be_due_than_heads_and_columns_leave(tmp_path: Path) -> None:
+    settings = {**SETTINGS, "segment_bytes": 2000, "merge_live_share": 0.9}
+    async with driven(tmp_path / "s", FaultyFiles(), **settings) as gateway:
+        await gateway.subscribe()
+        client = gateway.attach(window=100_000)
+        for number in range(40):
+            await gateway.publish(message(data=number))  # a record for a short body: heads are half of it
+        left = await leave_stragglers(gateway, client, every=3)
+        await gateway.seal()
+        assert 0 < await merge_all(gateway) < 10
+        gateway.engine.detach(client.consumer, gateway.now)
+        assert await due(gateway) == left
