@@ -79,6 +79,7 @@ def redrive(subscription: Subscription, segments: Sequence[Segment]) -> tuple[in
 def replay_redrive(subscription: Subscription, messages: int, ranges: Ranges) -> None:
     """What a REDRIVE record says."""
     subscription.routed += messages
+    subscription.look_again()
     for low, high in ranges:
         subscription.settled.remove(low, high)
         subscription.buried.remove(low, high)

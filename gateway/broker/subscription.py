@@ -109,6 +109,8 @@ class Subscription:
         self.name = name
         self.settings = settings
         self.front = front
+        self.routed_end = POSITION_MAX  # one past the last message routed to it; as long as none was, not known
+        self._nothing = (0, 0)  # while `front` is the first, none of its messages stands before the second
         self.settled = RangeSet(front)
         self.created = front  # the first position routed to it as it came; older ones by backfill
         self.past = NO_PAST  # older positions that were routed to it afterwards
@@ -151,6 +153,16 @@ class Subscription:
     def searching(self) -> bool:
         """Whether a `take` has something to do, though it may lead to nothing that is due."""
         return self._keys is not None and self._keys.searching
+
+    def has_more(self, limit: int) -> bool:
+        """Whether a `take` may find something below the position `limit`: so idle ones cost no turn."""
+        front, until = self._nothing
+        start = until if front == self.front else self.front
+        return start < min(limit, self.routed_end) or bool(self._ready or self.revisit or self.searching)
+
+    def look_again(self) -> None:
+        """Something ahead of the front is due once more."""
+        self._nothing = (0, 0)
 
     @property
     def keys(self) -> int:
@@ -220,11 +232,13 @@ class Subscription:
             found = self._revisited(segments, limit, count_max, size_max)
             if found is not None:
                 return found
-        if self.front >= limit:
-            return None
         before = self.front
-        positions, front = walk(segments, self.number, before, limit, self.settled, count_max, size_max, self.past)
+        start = self._nothing[1] if self._nothing[0] == before else before
+        if start >= limit:
+            return None
+        positions, front = walk(segments, self.number, start, limit, self.settled, count_max, size_max, self.past)
         if not positions:
+            self._nothing = (before, limit)  # the next look begins there, and not in segments that are long sealed
             return None  # foreign positions belong to the span of the next message
         if self._keys is None:
             self.front = front
@@ -641,6 +655,7 @@ class Subscription:
             self._keys.clear()
         self.in_flight = self.delayed = 0
         self.front = position
+        self.look_again()
 
     def close(self) -> None:
         """The subscription is deleted: what it has in memory goes at once, or, where that is much, with the clock."""

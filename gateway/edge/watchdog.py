@@ -1,7 +1,8 @@
 """One clock for the deadlines of all connections, in place of a timer for each.
 
-Every quarter of a second it asks every connection whether it is overdue: 0.1 us each, where a cancel scope a request
-costs 5. It also keeps the date of HTTP responses.
+Every quarter of a second it asks every connection whether it is overdue: about 1 us each, where a cancel scope a
+request costs 5. Of ten thousand connections some are asked at a time, and others run between. It also keeps the date of
+HTTP responses.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Final, Protocol
 import trio
 
 PERIOD_S: Final = 0.25
+_TURN: Final = 500
+"""Connections asked before other tasks run: half a millisecond."""
 
 
 class Watched(Protocol):
@@ -58,5 +61,9 @@ class Watchdog:
             self.now = now = trio.current_time()
             for call in self._ticks:
                 call(now)
-            for watched in list(self._watched):
-                watched.check(now)
+            watched = list(self._watched)
+            for start in range(0, len(watched), _TURN):
+                for each in watched[start : start + _TURN]:
+                    if each in self._watched:  # it may have gone while others ran
+                        each.check(now)
+                await trio.lowlevel.checkpoint()

@@ -119,9 +119,12 @@ class Appender:
                     self.catalogue.by_number[number].not_due += 1
 
     def _note(self, segment: Segment, route: Route, first: int, count: int) -> None:
+        end = first + count
         for number in route.numbers:
-            segment.growing.route_to(number, first, first + count - 1)
-            self.catalogue.by_number[number].routed += count
+            segment.growing.route_to(number, first, end - 1)
+            subscription = self.catalogue.by_number[number]
+            subscription.routed += count
+            subscription.routed_end = end
         self.log.routed(route.numbers)
 
     # ---------------------------------------------------------------------------------------- deduplication

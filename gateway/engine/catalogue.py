@@ -269,6 +269,7 @@ class Catalogue:
         self.backfilled[subscription] = None
         found = past.positions.count_in(0, past.end)
         subscription.routed += found
+        subscription.look_again()
         if found:
             subscription.settled = RangeSet(0)
             subscription.front = 0

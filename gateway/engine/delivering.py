@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import structlog
@@ -18,9 +19,13 @@ _log = structlog.get_logger("gateway.engine")
 
 
 class Turns:
-    """Subscriptions that may have something for somebody, each once, in the order they came."""
+    """Subscriptions that may have something for somebody, each once, in the order they came.
 
-    def __init__(self) -> None:
+    `limit` says below which position messages are durable.
+    """
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
         self._ready: dict[Subscription, None] = {}
         self._marked = trio.Event()
 
@@ -30,7 +35,7 @@ class Turns:
 
     def mark(self, subscription: Subscription) -> None:
         """Give `subscription` a turn, where it can use one."""
-        if subscription.takers and not subscription.held_up:
+        if subscription.takers and not subscription.held_up and subscription.has_more(self._limit()):
             self._ready[subscription] = None
             self._marked.set()
 

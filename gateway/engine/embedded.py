@@ -96,7 +96,7 @@ class EmbeddedEngine:
         self._appender = Appender(self._log, self._catalogue, self._dedup)
         self._opened_ms = now
         self._pins = 0  # readers that need every segment to stay
-        self._turns = Turns()
+        self._turns = Turns(lambda: self._log.durable_end)
         self._reader = Reader(self._log)
         self._doomed = DoomedMessages(self._reader, config.deliver.dead_letter_bytes_max)
         self._deliveries = Deliveries(self._reader, self._turns)

@@ -8,9 +8,11 @@ from typing import Any
 import attrs
 import pytest
 
+from gateway.broker import revisit
 from gateway.broker.clockwork import HANDING_MS, Clockwork
 from gateway.broker.delay import wake
 from gateway.broker.lease import Consumer, Lease
+from gateway.broker.queue import walk as real
 from gateway.broker.subscription import Cause, Subscription
 from gateway.kit.ranges import RangeSet
 from gateway.model import Settle, SubscriptionSettings, Verb
@@ -125,6 +127,52 @@ def test_no_more_is_taken_than_the_window_and_the_count_allow() -> None:
     assert world.deliver(consumer) == []
     assert world.settle(consumer, Verb.ACK, (2, 2)) == (1, 0)
     assert world.deliver(consumer) == [6]
+
+
+def test_an_idle_subscription_is_not_looked_for_in_the_segments_of_others_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    world.publish("x")
+    consumer = world.attach()
+    world.deliver(consumer)
+    for _ in range(3):
+        world.seal()
+        world.publish("...")
+    begun: list[int] = []
+
+    def walk(segments: Any, number: int, front: int, *more: Any) -> Any:
+        begun.append(front)
+        return real(segments, number, front, *more)
+
+    monkeypatch.setattr("gateway.broker.subscription.walk", walk)
+    assert world.deliver(consumer) == []
+    assert not world.subscription.has_more(world.segments[-1].end)
+    world.publish("..x")
+    assert world.subscription.has_more(world.segments[-1].end)
+    assert world.deliver(consumer) == [13]
+    assert begun == [2, 11]
+    world.settle(consumer, Verb.ACK, (1, 13))
+    assert world.subscription.settled.floor == 14  # what was passed over belongs to the span
+
+
+def test_what_is_routed_says_whether_there_is_more() -> None:
+    world = World()
+    world.publish("x.")
+    world.subscription.routed_end = 2
+    consumer = world.attach()
+    assert [world.subscription.has_more(limit) for limit in (1, 2, 3)] == [False, True, True]
+    world.deliver(consumer)
+    assert not world.subscription.has_more(3)
+    world.settle(consumer, Verb.NACK, (1, 1), delay_ms=0)
+    assert world.subscription.has_more(3)
+    world.deliver(consumer)
+    world.settle(consumer, Verb.TERM, (1, 1))
+    world.subscription.bury(world.subscription.doomed.pop().slice)
+    assert not world.subscription.has_more(3)
+    assert revisit.redrive(world.subscription, world.segments) == (1, [(1, 1)])
+    assert world.subscription.has_more(3)
+    assert world.deliver(consumer) == [1]
 
 
 def test_one_delivery_is_of_one_segment() -> None:

@@ -75,3 +75,21 @@ async def test_the_date_is_that_of_http() -> None:
     date = Watchdog().date.decode()
     assert date.endswith(" GMT")
     parsedate_to_datetime(date)
+
+
+async def test_others_run_between_some_of_many(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+    watchdog = Watchdog(period_s=1)
+    begun = trio.Event()
+
+    class First(Watched):
+        def check(self, now: float) -> None:
+            super().check(now)
+            begun.set()
+
+    many = [First(watchdog), *(Watched(watchdog) for _ in range(1200))]
+    nursery.start_soon(watchdog.run)
+    await begun.wait()
+    assert 0 < sum(len(one.asked) for one in many) < len(many)
+    many[-1].watchdog.discard(many[-1])
+    await trio.sleep(0.5)
+    assert [len(one.asked) for one in many] == [1] * 1200 + [0]
