@@ -180,6 +180,8 @@ class _Run:
         for source in (path, hint.path_of(path)):
             if source is path or source.exists():
                 self._once(source, uid)
+        if read_header(self._files, path) != header:  # merging has put another in its place meanwhile
+            raise FileNotFoundError(path)
 
     def _once(self, source: Path, uid: str) -> None:
         """Copy a file that does not change any more, where the backup has not got it.

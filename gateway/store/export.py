@@ -14,8 +14,10 @@ from gateway.store.files import Files
 from gateway.store.reading import Gap, Lost, passages
 from gateway.store.record import Kind, Record
 from gateway.store.recovery import segment_name
-from gateway.store.survey import Sight, header_of, look, read_segment, steadily
+from gateway.store.survey import Sight, header_of, look, read_steadily, steadily
 
+Line = tuple[int, bytes]
+"""A message's position, and its line."""
 _BREAKS: Final = bytes.maketrans(b"\r\n", b"  ")
 _DAMAGED: Final = "a record is damaged; the messages in it are left out"
 
@@ -24,27 +26,51 @@ def export(
     files: Files, directory: Path, lose: Callable[[Lost], None], since: int = 0, pattern: str | None = None
 ) -> Iterator[bytes]:
     """Lines, by position. `lose` is told of what is damaged and passed over. Blocks. StoreError: there is no store."""
-    sight = steadily(directory, lambda: look(files, directory))
-    for number in sight.numbers:
-        path = directory / segment_name(number)
+    run = _Run(files, directory, lose, since, pattern)
+    while True:
+        sight = steadily(directory, lambda: look(files, directory))
         try:
-            if since and _ends_before(files, directory, sight, number, since):
-                continue
-            header = header_of(files, sight, path, number)
-            data = read_segment(files, path)
+            for number in sight.numbers:
+                yield from run.segment(sight, number)
+            return
         except FileNotFoundError:
-            continue  # let go meanwhile: it was due to nobody
-        start = header.size if header is not None else 0
-        yield from _Lines(path, since, pattern, lose).of(data, start, number == sight.numbers[-1])
+            continue  # let go meanwhile, or merged into one before: that has what is left of it
 
 
-def _ends_before(files: Files, directory: Path, sight: Sight, number: int, since: int) -> bool:
-    """Whether the next segment tells that nothing from `since` on is in this one."""
-    following = next((later for later in sight.numbers if later > number), None)
-    if following is None:
-        return False
-    header = header_of(files, sight, directory / segment_name(following), following)
-    return header is not None and header.base <= since
+class _Run:
+    """One pass. It may come by a segment again that has been merged since: `since` and `_done` are how far it is."""
+
+    def __init__(
+        self, files: Files, directory: Path, lose: Callable[[Lost], None], since: int, pattern: str | None
+    ) -> None:
+        self._files = files
+        self._directory = directory
+        self._lose = lose
+        self._since = since
+        self._pattern = pattern
+        self._done = 0  # segments up to this number
+
+    def segment(self, sight: Sight, number: int) -> Iterator[bytes]:
+        path = self._directory / segment_name(number)
+        header = header_of(self._files, sight, path, number)
+        last = number if header is None else header.last
+        if last <= self._done or self._ends_before(sight, last):
+            return
+        header, data = read_steadily(self._files, sight, path, number)
+        lines = _Lines(path, self._since, self._pattern, self._lose)
+        for position, line in lines.of(data, header.size if header else 0, number == sight.numbers[-1]):
+            self._since = position + 1
+            yield line
+        self._done = number if header is None else header.last
+
+    def _ends_before(self, sight: Sight, last: int) -> bool:
+        """Whether the segment behind `last` tells that nothing from `since` on is before it."""
+        following = next((later for later in sight.numbers if later > last), None)
+        if not self._since or following is None:
+            return False
+        path = self._directory / segment_name(following)
+        header = header_of(self._files, sight, path, following)
+        return header is not None and header.base <= self._since
 
 
 class _Lines:
@@ -57,7 +83,7 @@ class _Lines:
         self._lose = lose
         self._wanted: dict[int, bool] = {}  # by route
 
-    def of(self, data: bytes, start: int, last: bool) -> Iterator[bytes]:
+    def of(self, data: bytes, start: int, last: bool) -> Iterator[Line]:
         for passage in passages(data, start):
             if isinstance(passage, Gap):
                 if not (last and passage.stop == len(data)):  # a torn tail was never answered for
@@ -68,7 +94,7 @@ class _Lines:
             elif passage.kind == Kind.MESSAGES:
                 yield from self._messages(passage)
 
-    def _messages(self, record: Record) -> Iterator[bytes]:
+    def _messages(self, record: Record) -> Iterator[Line]:
         columns = records.decode_columns(record.body, record.flags)
         steps: Sequence[int] = columns.steps or range(len(columns))
         if record.position + steps[-1] < self._since:
@@ -77,7 +103,7 @@ class _Lines:
         for place, (step, length) in enumerate(zip(steps, columns.lengths, strict=True)):
             route = record.number if columns.routes is None else columns.routes[place]
             if record.position + step >= self._since and self._wanted.get(route, self._pattern is None):
-                yield _line(record.body[at : at + length])
+                yield record.position + step, _line(record.body[at : at + length])
             at += length + 1
 
 

@@ -118,6 +118,15 @@ def header_of(files: Files, sight: Sight, path: Path, number: int) -> Header | N
     return Header(sight.checkpoint.epoch, number, known.last, known.uid, known.base, known.end, 0, 0)
 
 
+def read_steadily(files: Files, sight: Sight, path: Path, number: int) -> tuple[Header | None, bytes]:
+    """The header and the whole of a segment file; of the same file, though merging may put another in its place."""
+    while True:
+        header = header_of(files, sight, path, number)
+        data = read_segment(files, path)
+        if header_of(files, sight, path, number) == header:
+            return header, data
+
+
 def epoch_of(files: Files, directory: Path, sight: Sight) -> str:
     """What the store is told from others by; empty where no file can tell."""
     if sight.checkpoint:

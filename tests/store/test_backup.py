@@ -226,6 +226,35 @@ def test_a_segment_is_sealed_meanwhile(store: Path, tmp_path: Path, name: str) -
     assert len(there) >= 16
 
 
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_segment_is_merged_meanwhile(store: Path, tmp_path: Path, nth: int) -> None:
+    """At any time between the look at its header and the copy of its hint file; the merged one is longer here."""
+    opened: list[Path] = []
+
+    class Merges(Files):
+        def open(self, path: Path, *, append: bool = False) -> int:
+            if path == store / segment_name(1):
+                opened.append(path)
+                if len(opened) == nth:
+                    self._merge()
+            return super().open(path, append=append)
+
+        def _merge(self) -> None:
+            file = SegmentFile.begin(1, 1, last=2, end=13, uid="f" * 16)
+            file.route(1, "trade.paid", [1])
+            file.messages(12, each=1)
+            file.write(store)
+            (store / "0000000001.hint").unlink()
+
+    backed_up(store, tmp_path / "backup", Merges())
+    manifest = read_manifest(Files(), tmp_path / "backup")
+    assert manifest is not None
+    assert manifest.files[segment_name(1)].uid == "f" * 16
+    again = restored(tmp_path / "backup", tmp_path / "again")
+    assert (again / segment_name(1)).read_bytes() == (store / segment_name(1)).read_bytes()
+    assert positions(again) == list(range(1, 17))
+
+
 def test_between_the_checkpoint_and_the_names_a_segment_is_deleted(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

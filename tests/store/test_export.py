@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 
 import orjson
@@ -10,21 +11,31 @@ import pytest
 
 from gateway.store.export import export
 from gateway.store.files import Files
-from gateway.store.reading import Lost
+from gateway.store.reading import HEADER_BYTES_MAX, Lost
 from gateway.store.record import Columns
 from gateway.store.recovery import segment_name
-from tests.store.building import SegmentFile, contents, segments
+from tests.store.building import SegmentFile, body_of, contents, segments
 
 
 class Reads(Files):
-    """Notes how much of which file is read."""
+    """Notes how much of each file is read, and does something as often as a segment is read whole."""
 
-    def __init__(self) -> None:
-        self.whole: list[str] = []
+    def __init__(self, deed: Callable[[str], None] = lambda _: None) -> None:
+        self.sizes: dict[str, list[int]] = {}
+        self._names: dict[int, str] = {}
+        self._deed = deed
 
     def open(self, path: Path, *, append: bool = False) -> int:
-        self.whole.append(path.name)
-        return super().open(path, append=append)
+        file = super().open(path, append=append)
+        self._names[file] = path.name
+        return file
+
+    def read(self, file: int, offset: int, size: int) -> bytes:
+        name = self._names[file]
+        if size > HEADER_BYTES_MAX:
+            self._deed(name)
+        self.sizes.setdefault(name, []).append(size)
+        return super().read(file, offset, size)
 
 
 def never(lost: Lost) -> None:
@@ -53,10 +64,52 @@ def test_since_a_position(tmp_path: Path, since: int) -> None:
 
 
 def test_a_segment_before_the_position_is_not_read(tmp_path: Path) -> None:
-    segments(tmp_path, 5, 4)
+    segments(tmp_path, 50, 40)
     files = Reads()
-    assert len(list(export(files, tmp_path, never, 6))) == 4
-    assert files.whole.count(segment_name(1)) == 0
+    assert len(list(export(files, tmp_path, never, 51))) == 40
+    assert max(files.sizes[segment_name(1)]) <= HEADER_BYTES_MAX < max(files.sizes[segment_name(2)])
+
+
+def merged(directory: Path, first: SegmentFile, *others: SegmentFile) -> SegmentFile:
+    """Segments as merging leaves them, put in the place of the first: every third message is still due."""
+    file = SegmentFile.begin(first.number, first.base, last=others[-1].number, end=others[-1].end, uid="f" * 16)
+    file.route(1, "trade.paid", [1])
+    for position in range(first.base, others[-1].end):
+        if position % 3 == 0:
+            file.end = position
+            file.record([body_of(position)])
+    file.end = others[-1].end
+    file.write(directory)
+    return file
+
+
+def test_what_was_merged_is_exported_once_though_its_sources_are_there(tmp_path: Path) -> None:
+    built = segments(tmp_path, 50, 40, 30)
+    merged(tmp_path, *built[:2])
+    assert exported(tmp_path) == ([*range(3, 91, 3), *range(91, 121)], [])
+    assert exported(tmp_path, 60)[0] == [*range(60, 91, 3), *range(91, 121)]
+
+
+@pytest.mark.parametrize("gone", [False, True])
+@pytest.mark.parametrize("name", [segment_name(1), segment_name(2), segment_name(3)])
+def test_what_is_merged_meanwhile_is_exported_once(tmp_path: Path, name: str, gone: bool) -> None:
+    built = segments(tmp_path, 50, 40, 30, 20)
+    done: list[str] = []
+
+    def merge(read: str) -> None:
+        if read == name and not done:
+            done.append(read)
+            merged(tmp_path, *built[:3])
+            for number in (2, 3) if gone else ():
+                (tmp_path / segment_name(number)).unlink()
+
+    lost: list[Lost] = []
+    lines = list(export(Reads(merge), tmp_path, lost.append))
+    positions = [orjson.loads(line)["position"] for line in lines]
+    assert done == [name]
+    assert lost == []
+    assert positions == sorted(set(positions))
+    assert set(positions) >= {*range(3, 121, 3), *range(121, 141)}
 
 
 def test_of_some_topics(tmp_path: Path) -> None:
