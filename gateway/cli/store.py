@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -19,6 +20,7 @@ from gateway.cli.subscription import FILE_COLUMNS
 
 if TYPE_CHECKING:
     from gateway.engine.census import Census
+    from gateway.engine.merging import MergeStatistics
     from gateway.store.reading import Lost
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -33,16 +35,20 @@ def store_option(command: F) -> F:
     )
 
 
-def _directory(file: Path | None, data: str | None) -> Path:
+def _load(file: Path | None, data: str | None) -> config.Config:
     flags: dict[str, object] = {} if data is None else {"store.directory": data}
-    return Path(config.load(file, os.environ, flags).store.directory)
+    return config.load(file, os.environ, flags)
+
+
+def _directory(file: Path | None, data: str | None) -> Path:
+    return Path(_load(file, data).store.directory)
 
 
 @click.group()
 def store() -> None:
-    """Look at a store, check it, export its messages, back it up, and restore it.
+    """Look at a store, check it, export its messages, back it up, restore it, and merge what little is left in it.
 
-    All but `restore` read the files of a store that a gateway may be using; none of them changes it.
+    All but `merge` and `restore` read the files of a store that a gateway may be using, and change nothing.
     """
 
 
@@ -58,7 +64,7 @@ def stats(as_json: bool, file: Path | None, data: str | None) -> None:
     if as_json:
         click.echo(orjson.dumps(_plain(counted), option=orjson.OPT_INDENT_2))
     else:
-        _print(counted, time.time_ns() // 1_000_000)
+        _print(counted, _now_ms())
 
 
 @store.command()
@@ -112,7 +118,7 @@ def backup(target: Path, file: Path | None, data: str | None) -> None:
     from gateway.store.files import Files
 
     with _progress("copying", None) as progress:
-        done = run(Files(), _directory(file, data), target, time.time_ns() // 1_000_000, progress)
+        done = run(Files(), _directory(file, data), target, _now_ms(), progress)
     click.echo(
         f"{target}: copied {done.files:,} files ({done.bytes:,} bytes), {done.kept:,} were there, "
         f"{done.deleted:,} are not needed any more"
@@ -130,6 +136,68 @@ def restore(source: Path, data: Path) -> None:
     with _progress("restoring", None) as progress:
         manifest = run(Files(), source, data, progress)
     click.echo(f"{data}: restored {len(manifest.files):,} files as of {_clock(manifest.made_ms)}")
+
+
+@store.command()
+@click.option(
+    "--live-share",
+    metavar="SHARE",
+    type=click.FloatRange(0, 0.9, min_open=True),
+    help="Merge segments of which at most so much is due. [default: store.merge_live_share]",
+)
+@store_option
+def merge(live_share: float | None, file: Path | None, data: str | None) -> None:
+    """Move what is still due of nearly empty segments together, and free the rest; for a store that nobody uses.
+
+    A running gateway does this by itself. What has expired is settled first. It may be interrupted: what was merged by
+    then stays merged, and the rest is as it was.
+    """
+    from gateway.cli import logs
+    from gateway.store.files import Files
+    from gateway.store.survey import look
+
+    settings = _load(file, data)
+    look(Files(), Path(settings.store.directory))  # or a new store would be made
+    share = settings.store.merge_live_share if live_share is None else live_share
+    if not share:
+        raise CommandError("store.merge_live_share is 0: nothing is ever merged; give --live-share")
+    logs.configure(settings.log)
+    _merge(settings, share)
+
+
+def _merge(settings: config.Config, share: float) -> None:
+    """Say what was done, and where it was interrupted how far it came."""
+    import trio
+
+    from gateway.engine.merging import MergeStatistics
+    from gateway.engine.offline import merge_store
+
+    done = MergeStatistics()
+
+    def told(statistics: MergeStatistics) -> None:
+        nonlocal done
+        done = statistics
+        click.echo(f"merged {done.segments:,} segments, freed {done.freed_bytes:,} bytes ...", err=True)
+
+    try:
+        done = trio.run(partial(merge_store, settings, _now_ms, live_share=share, told=told))
+    except BaseException:
+        click.echo(f"ended early: {_did(done)}", err=True)
+        raise
+    click.echo(f"{settings.store.directory}: {_did(done)}")
+    if done.failures:
+        raise CommandError(f"{done.failures} merges were given up; see what `gateway store verify` says")
+
+
+def _did(done: MergeStatistics) -> str:
+    if not done.merges:
+        return "nothing was worth merging"
+    moved = f"{done.messages:,} messages ({done.moved_bytes:,} bytes) moved"
+    return f"{done.segments:,} segments merged into {done.merges:,}: {moved}, {done.freed_bytes:,} bytes freed"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 # ----------------------------------------------------------------------------------------------------- printing

@@ -18,7 +18,7 @@ from gateway.store.index import Index
 from gateway.store.record import Record
 from gateway.store.segment import Segment
 from gateway.store.shelf import Shelf
-from gateway.store.survey import Seen, epoch_of, look, steadily, survey
+from gateway.store.survey import Seen, check_unchanged, epoch_of, look, steadily, survey
 
 _NEVER_MS: Final = 2**63
 _ANY: Final = 2**31
@@ -81,7 +81,10 @@ def _take(files: Files, directory: Path) -> Census:
     seen = survey(files, directory, sight, told, Shelf(files, 1, 1))
     subscriptions = list(told.catalogue)
     oldest: dict[Subscription, tuple[int, int]] = {}
-    segments = tuple(_count(each, subscriptions, oldest) for each in seen)
+    try:
+        segments = tuple(_count(each, subscriptions, oldest) for each in seen)
+    finally:  # whatever is wrong with a count may be so because a segment was merged since
+        check_unchanged(files, sight, seen)
     return Census(
         epoch_of(files, directory, sight),
         sight.place if sight.checkpoint else None,

@@ -7,7 +7,7 @@ segment may end in the middle of a record: that is being written, or was torn by
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -107,6 +107,14 @@ def survey(files: Files, directory: Path, sight: Sight, replay: Replay, shelf: S
         if not found or number > found[-1].segment.last:  # else it was merged, and its file goes with a checkpoint
             found.append(_see(files, directory, sight, number, replay, shelf))
     return found
+
+
+def check_unchanged(files: Files, sight: Sight, seen: Sequence[Seen]) -> None:
+    """FileNotFoundError where a segment was merged, or let go, since it was seen: look again."""
+    for each in seen:
+        header = header_of(files, sight, each.segment.path, each.segment.number)
+        if header is None or header.uid != each.segment.uid:
+            raise FileNotFoundError(each.segment.path)
 
 
 def header_of(files: Files, sight: Sight, path: Path, number: int) -> Header | None:

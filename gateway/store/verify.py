@@ -20,7 +20,7 @@ from gateway.store.reading import Header, Lost, read_header
 from gateway.store.rebuild import Rebuilder
 from gateway.store.recovery import is_ours, segment_name
 from gateway.store.segment import Segment
-from gateway.store.survey import Sight, header_of, look, read_segment, segment_of, steadily
+from gateway.store.survey import Sight, header_of, look, read_steadily, segment_of, steadily
 
 _UNKNOWN_END = "what stands at its end is no record"
 
@@ -125,12 +125,11 @@ class _Verification:
 
     def segment(self, path: Path, number: int) -> int:
         """Look at one segment, and at its hint file; the bytes of it."""
-        header = header_of(self.files, self.sight, path, number)
+        header, data = read_steadily(self.files, self.sight, path, number)
         if header is None:
             raise StoreError(f"{path}: its header is damaged")
         self._check_header(path, number, header)
         segment = segment_of(header, path, number)
-        data = read_segment(self.files, path)
         segment.size = len(data)
         last = number == self.sight.numbers[-1]
         rebuilder = Rebuilder(segment, header, (0, 0), None)
@@ -190,6 +189,10 @@ class _Verification:
             problem = None if hint.is_same(said, expected) else "it does not say what the segment says"
         if problem is None:
             self.verdict.hints += 1
+        elif header_of(self.files, self.sight, segment.path, segment.number) != header:
+            self.verdict.notes.append(f"{segment.path}: was merged meanwhile")
+        elif header.end is not None and isinstance(found, hint.Directory) and found.uid != segment.uid:
+            self.verdict.notes.append(f"{path}: is that of a segment before it was merged; it is about to be replaced")
         else:
             reason = f"{problem}; delete it, and start again: it is made anew"
             self.verdict.lost.append(Lost(str(path), 0, path.stat().st_size, segment.base, rebuilder.end, reason))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import httpx
 import orjson
 import pytest
+import trio
 
+from gateway.bench.storing.fill import Filling, fill
 from gateway.cli.store import _age
+from gateway.engine import census
 from gateway.store.files import Files
 from gateway.store.recovery import segment_name
 from tests.cli.conftest import Gateway
@@ -113,6 +119,77 @@ def test_a_store_goes_into_a_backup_and_out_of_it(gateway: Gateway, store: Path,
     assert "is not empty" in again.err
 
 
+@pytest.fixture
+def stragglers(tmp_path: Path) -> Path:
+    """A dozen segments of which half is due."""
+    directory = tmp_path / "stragglers"
+    filling = Filling(messages=20_000, is_half_settled=True, segment_bytes=512 * 1024)
+    trio.run(fill, directory, filling, lambda _: None)
+    return directory
+
+
+def due(directory: Path) -> dict[str, tuple[int, int | None]]:
+    return {each.name: (each.waiting, each.oldest_position) for each in census.take(Files(), directory).subscriptions}
+
+
+def merge_arguments(directory: Path) -> list[str]:
+    return ["store", "merge", "--data", str(directory), "--live-share", "0.6"]
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_STORE__SEGMENT_BYTES", str(512 * 1024))
+    monkeypatch.setattr("gateway.cli.logs.configure", lambda log: None)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_merge_frees_what_nobody_is_due_and_says_how_much(gateway: Gateway, stragglers: Path) -> None:
+    before, size = due(stragglers), sum(path.stat().st_size for path in stragglers.glob("*.log"))
+    outcome = gateway(*merge_arguments(stragglers))
+    assert outcome.code == 0
+    assert "segments merged into" in outcome.out
+    assert outcome.err.count("merged") >= 2
+    freed = size - sum(path.stat().st_size for path in stragglers.glob("*.log"))
+    assert f"{freed:,} bytes freed" in outcome.out
+    assert freed > size // 3
+    assert due(stragglers) == before
+    assert gateway("store", "verify", "--data", str(stragglers)).code == 0
+    assert "nothing was worth merging" in gateway(*merge_arguments(stragglers)).out
+
+
+def test_a_merge_that_is_interrupted_says_how_far_it_came_and_can_be_gone_on_with(
+    gateway: Gateway, stragglers: Path, small: None
+) -> None:
+    before = due(stragglers)
+    command = [sys.executable, "-m", "gateway", *merge_arguments(stragglers)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("merged"):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert process.returncode == 130
+    assert "ended early" in rest
+    assert "Traceback" not in rest
+    assert gateway("store", "verify", "--data", str(stragglers)).code == 0
+    assert due(stragglers) == before
+    assert "segments merged into" in gateway(*merge_arguments(stragglers)).out
+    assert due(stragglers) == before
+
+
+def test_a_store_in_use_is_not_merged(gateway: Gateway, tmp_path: Path, small: None) -> None:
+    with GatewayProcess(tmp_path / "used") as used:
+        outcome = gateway(*merge_arguments(used.directory / "store"))
+        assert outcome.code == 75
+        assert str(used.pid) in outcome.err
+
+
+def test_a_merge_makes_no_store(gateway: Gateway, tmp_path: Path) -> None:
+    assert gateway(*merge_arguments(tmp_path / "nowhere")).code == 1
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.parametrize("command", ["stats", "verify", "export"])
 def test_where_there_is_no_store_that_is_said(gateway: Gateway, tmp_path: Path, command: str) -> None:
     outcome = gateway("store", command, "--data", str(tmp_path / "nowhere"))
@@ -126,8 +203,11 @@ def test_where_there_is_no_store_that_is_said(gateway: Gateway, tmp_path: Path, 
 class Producer:
     """Publishes one message after the other; `answered` are positions, by payload."""
 
-    def __init__(self, running: GatewayProcess) -> None:
+    def __init__(self, running: GatewayProcess, keep: int = 0) -> None:
+        """`keep`: every so many-th message is never acknowledged."""
         self.answered: dict[str, int] = {}
+        self.acked: set[int] = set()
+        self._keep = keep
         self._running = running
         self._ended = threading.Event()
         self._enough = threading.Condition()
@@ -164,15 +244,18 @@ class Producer:
         if answer.status_code == 200 and answer.json()["messages"]:
             pulled = answer.json()
             positions = [message["position"] for message in pulled["messages"]]
-            settle = {"lease": pulled["lease"], "ack": [[positions[0], positions[-1]]]}
+            taken = [each for each in positions if not self._keep or each % self._keep]
+            settle = {"lease": pulled["lease"], "ack": [[each, each] for each in taken]}
             client.post(f"{self._running.http}/v1/subscriptions/quick/settle", json=settle).raise_for_status()
+            self.acked.update(taken)
 
 
 @pytest.fixture
 def running(tmp_path: Path) -> GatewayProcess:
-    """A gateway whose segments are small; not started."""
+    """A gateway whose segments are small, and merged as often as can be; not started."""
     file = tmp_path / "gateway.toml"
-    file.write_text("[store]\nsegment_bytes = 65536\n[limits]\ndedup_window_s = 0\n", encoding="utf-8")
+    store = "[store]\nsegment_bytes = 65536\nmerge_interval_s = 0.01\nmerge_live_share = 0.6\n"
+    file.write_text(store + "[limits]\ndedup_window_s = 0\n", encoding="utf-8")
     return GatewayProcess(tmp_path / "running", "--config", str(file))
 
 
@@ -224,4 +307,38 @@ def test_a_backup_keeps_up_with_segments_that_are_let_go(
     assert gateway("store", "verify", "--data", again).code == 0
     with GatewayProcess(tmp_path / "again") as restored:
         assert restored.statistics("quick")["acked"] > 300
+        assert restored.terminate() == 0
+
+
+def test_the_tools_beside_a_gateway_that_merges(gateway: Gateway, running: GatewayProcess, tmp_path: Path) -> None:
+    data, target, again = (str(tmp_path / name) for name in ("running/store", "backup", "again/store"))
+    merges = "gateway_log_merges_total"
+    with running:
+        running.put_subscription("quick", topics=["trade.>"], lease_ms=600_000, window_max=10_000)
+        with Producer(running, keep=10) as producer:
+            for count in range(60, 600, 60):
+                producer.wait_for(count)
+                answered, acked = dict(producer.answered), set(producer.acked)
+                for command in ("stats", "verify", "export"):
+                    outcome = gateway("store", command, "--data", data)
+                    assert outcome.code == 0, (command, outcome.out[-500:], outcome.err)
+                lines = [orjson.loads(line)["position"] for line in outcome.lines]
+                assert lines == sorted(set(lines))
+                assert set(answered.values()) - acked <= set(lines)
+                outcome = gateway("store", "backup", target, "--data", data)
+                assert outcome.code == 0, outcome.err
+        text = httpx.get(f"{running.control}/metrics").text
+        [merged] = [line.split()[1] for line in text.splitlines() if line.split(" ")[0] == merges]
+        assert float(merged) > 0
+        running.kill()
+    assert gateway("store", "restore", target, "--data", again).code == 0
+    outcome = gateway("store", "verify", "--data", again)
+    assert outcome.code == 0, outcome.out
+    there = {orjson.loads(line)["position"] for line in gateway("store", "export", "--data", again).lines}
+    kept = {position for position in answered.values() if not position % 10}
+    assert kept <= there
+    with GatewayProcess(tmp_path / "again") as restored:
+        statistics = restored.statistics("quick")
+        assert statistics["routed"] == statistics["acked"] + statistics["waiting"]
+        assert statistics["waiting"] >= len(kept)
         assert restored.terminate() == 0

@@ -147,10 +147,11 @@ class _Filler:
         topics = [TOPIC.format(number=number) for number in range(filling.subscriptions)]
         while done < filling.messages:
             ranges: list[list[tuple[int, int]]] = [[] for _ in topics]
+            self._log.begin(now_ms())  # seals a full segment, once there is room for the next
             for _ in range(_BATCHES_A_TURN):
                 number, count = at % len(topics), min(filling.batch, filling.messages - done)
                 at += 1
-                if not count:
+                if not count or self._log.active.size >= filling.segment_bytes:
                     break
                 first = self._append(topics[number], count)
                 done += count
@@ -159,6 +160,8 @@ class _Filler:
                     ranges[number] += [(first + low, first + high) for low, high in pattern]
             self._settle(ranges)
             tell(done)
+            if self._log.active.size >= filling.segment_bytes:
+                await self._log.sync()  # the room of the next is reserved
             await self._log.wait_room()
             await trio.lowlevel.checkpoint()
 
