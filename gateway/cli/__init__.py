@@ -39,7 +39,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "token": ("gateway.cli.token:token", "Create and check JSON Web Tokens."),
     "permission": ("gateway.cli.permission:permission", "Preview a change of permissions."),
     "trace": ("gateway.cli.trace:trace", "Show what happened to a message, or export it all."),
-    "store": ("gateway.cli.store:store", "Look at a store, check it, export it, back it up, restore it, merge it."),
+    "store": ("gateway.cli.store:store", "Look at a store, check, export, back up, restore, merge it."),
     "bench": ("gateway.bench.cli:bench", "Measure a gateway: throughput, latency, memory."),
     "genconfig": ("gateway.cli.configuration:genconfig", "Print a configuration file with every default, explained."),
     "checkconfig": ("gateway.cli.configuration:checkconfig", "Check a configuration file without running it."),
