@@ -27,7 +27,7 @@ class Steps(Protocol):
         """
 
     def filtered(self, batch: Batch, subscription: str, outcome: str, indexes: Sequence[int]) -> None:
-        """Messages that the subscription's filter let not through: `no match`, or the error's name."""
+        """Messages that the subscription's filter let not through: `no match`, or the error's name; or its `gate`."""
 
     def stored(self, entries: Sequence[object]) -> None:
         """A commit is true: its batches are accepted, routed and stored; their results say what else became of them."""

@@ -88,6 +88,7 @@ class Applications:
 
     async def open(self) -> None:
         """Read what is kept, and see to it that every group has its subscription. Raises StoreError."""
+        self._engine.on_created(self._adopt_made)
         for application in self:
             kept = await trio.to_thread.run_sync(self._load, application)
             application.groups = Groups(application.settings.topics, application.settings.topic_groups, kept)
@@ -110,6 +111,15 @@ class Applications:
             group = view.name.removeprefix(begin)
             if group not in (view.name, DEFAULT) and "." not in group:
                 application.groups.kept.groups.setdefault(group, now)
+
+    def _adopt_made(self, name: str) -> None:
+        """A subscription was made, perhaps on the control plane: where it is a group's by its name, it is a group."""
+        key, _, group = name.partition(".")
+        application = self._by_key.get(key)
+        if application is not None and group and "." not in group:
+            if group != DEFAULT:
+                application.groups.kept.groups.setdefault(group, self._clock())
+            self.group_made(application, group)
 
     def _path(self, application: Application) -> Path:
         return self._directory / f"{application.key}.json"

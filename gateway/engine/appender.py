@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from itertools import islice
 from typing import cast
 
 import msgspec
@@ -11,10 +12,12 @@ import msgspec
 from gateway.broker.body import compose, compose_plain, own_id
 from gateway.broker.dedup import Dedup, digest
 from gateway.engine.catalogue import Catalogue
+from gateway.engine.routing import TOLD_MAX
 from gateway.engine.sieve import Route
 from gateway.errors import GatewayError
 from gateway.kit.hashes import id_hash, key_hash
 from gateway.model import Batch, Message, Stored
+from gateway.steps import UNTRACED
 from gateway.store.index import Index
 from gateway.store.log import Log
 from gateway.store.record import Columns
@@ -53,7 +56,11 @@ class Appender:
                 route = cast("Route", batches[done].routes[0])
                 while stop < len(batches) and _is_uniform(batches[stop]) and batches[stop].routes[0] is route:
                     stop += 1
-                plain = self.catalogue.narrow(self._again(route), None)
+                whole = self._again(route)
+                plain = self.catalogue.narrow(whole, None)
+                if plain is not whole:
+                    for batch in batches[done:stop]:
+                        self._tell_gates(batch, [whole] * len(batch.messages), [plain] * len(batch.messages))
                 self._append_plain(segment, batches[done:stop], plain, now)
             else:
                 self._append_any(segment, batches[done], now)
@@ -86,8 +93,9 @@ class Appender:
         if len(routes) < len(messages):
             routes = [routes[0]] * len(messages)
         if self.catalogue.gates:
-            narrow = self.catalogue.narrow
+            narrow, whole = self.catalogue.narrow, routes
             routes = [narrow(route, message.attributes) for route, message in zip(routes, messages, strict=True)]
+            self._tell_gates(batch, whole, routes)
         batch.routes = routes
         self._recognise(batch, now)
         batch.first = self.log.end
@@ -117,6 +125,19 @@ class Appender:
             if not self.catalogue.delays.is_due(position, due_ms):
                 for number in routes[position - first].numbers:
                     self.catalogue.by_number[number].not_due += 1
+
+    def _tell_gates(self, batch: Batch, before: Sequence[Route], after: Sequence[Route]) -> None:
+        """Whose gates let which messages not through, to the trace."""
+        steps = self.catalogue.steps
+        if steps is UNTRACED:
+            return
+        closed: dict[str, list[int]] = {}
+        for index, (whole, narrow) in enumerate(zip(before, after, strict=True)):
+            if narrow is not whole:
+                for name in islice((name for name in whole.names if name not in narrow.names), TOLD_MAX):
+                    closed.setdefault(name, []).append(index)
+        for name, indexes in closed.items():
+            steps.filtered(batch, name, "gate", indexes)
 
     def _note(self, segment: Segment, route: Route, first: int, count: int) -> None:
         end = first + count

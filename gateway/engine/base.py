@@ -106,6 +106,9 @@ class Engine(Protocol):
     def set_gate(self, name: str, gate: Gate | None) -> None:
         """Put a gate in front of the subscription of this name, also one that is made later; None takes it away."""
 
+    def on_created(self, tell: Callable[[str], None]) -> None:
+        """Have `tell` called with the name of each new subscription, before it is due anything: it may set its gate."""
+
     def append(self, batches: Sequence[Batch], now: int) -> None:
         """Give each accepted message its place; reported by `committed`. Raises StoreError once the store failed.
 

@@ -33,7 +33,7 @@ from gateway.engine.history import matching, sources
 from gateway.engine.keeping import is_done_with
 from gateway.engine.longfilters import LongFilters
 from gateway.engine.merging import MergeStatistics, Merging
-from gateway.engine.past import sift_past
+from gateway.engine.past import let_past, sift_past
 from gateway.engine.reader import LostMessagesError, Reader
 from gateway.engine.routing import Router
 from gateway.engine.scratch import ScratchFile
@@ -103,6 +103,7 @@ class EmbeddedEngine:
         self._merging = Merging(self._log, self._catalogue, config.store, window_ms, lambda: self._pins > 0)
         self._sweeping = Sweeping(self._log, self._catalogue, self._write_news)
         self._steering = Steering(self._log, self._catalogue, self._turns, self._deliveries)
+        self._created: list[Callable[[str], None]] = []
         self._on_deleted: dict[Consumer, Callable[[], None]] = {}
 
     @property
@@ -185,6 +186,9 @@ class EmbeddedEngine:
     def set_gate(self, name: str, gate: Gate | None) -> None:
         self._catalogue.gates.set(name, gate)
 
+    def on_created(self, tell: Callable[[str], None]) -> None:
+        self._created.append(tell)
+
     async def wait_room(self) -> None:
         await self._log.wait_room()
 
@@ -217,6 +221,8 @@ class EmbeddedEngine:
         created = subscription is None
         if subscription is None:
             subscription = self._catalogue.create(name, settings, self._log.end)
+            for tell in self._created:
+                tell(name)
         else:
             if settings.paused is not subscription.settings.paused:
                 self._steps.changed(name, "paused" if settings.paused else "resumed")
@@ -247,6 +253,9 @@ class EmbeddedEngine:
                 ranges, errors = await sift_past(self._reader, self._long_filters, self.config.filter, filter_, ranges)
                 past = Past(RangeSet(0, ranges), past.end)
                 self._catalogue.count_filter_error(Rule(filter_, (subscription.number,), (subscription.name,)), errors)
+            gate = self._catalogue.gates.get(subscription.name)
+            if gate is not None:
+                past = Past(RangeSet(0, await let_past(self._reader, gate, list(past.positions))), past.end)
         if subscription.deleted:
             return
         self._catalogue.fill(subscription, past)

@@ -53,6 +53,10 @@ class Gates:
         self._chooses.clear()
         self._plain.clear()
 
+    def get(self, name: str) -> Gate | None:
+        """The gate in front of a subscription."""
+        return self._by_name.get(name)
+
     def open(self, topic: str, names: tuple[str, ...], attributes: Mapping[str, str]) -> tuple[int, ...]:
         """Indices of those of `names` that get a message; the same object for the same answer to a plain one."""
         if attributes:

@@ -430,3 +430,17 @@ async def test_an_address_that_signs_wrongly_again_and_again_is_not_looked_at(st
         assert answer.status != 0
         assert "too many bad credentials" in answer.phrase
         assert await client.closed() == 3500
+
+
+async def test_a_subscription_that_an_operator_makes_by_a_group_s_name_is_a_group_at_once(
+    node: Node, shop: Caller
+) -> None:
+    async with httpx.AsyncClient() as http:
+        path = f"http://{node.control_address}/v1/subscriptions/{SHOP.key}.late"
+        (await http.put(path, json={"topics": ["trade.>"]})).raise_for_status()
+    await shop.produce("1")
+    await shop.produce("2", target_group="late")
+    assert [each["content"] for each in await shop.consume(group_name="late")] == ["2"]
+    assert [each["content"] for each in await shop.consume()] == ["1"]
+    groups = await shop.answer("taobao.tmc.groups.get")
+    assert "late" in [group["name"] for group in groups["groups"]["tmc_group"]]

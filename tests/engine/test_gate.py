@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from gateway.engine.gate import Gate
-from gateway.model import Message
+from gateway.model import Batch, Message, Start
+from gateway.steps import Untraced
 from tests.engine.driving import Driven, driven
 
 
@@ -125,3 +126,49 @@ async def test_a_subscription_that_comes_or_goes_is_seen_at_once(tmp_path: Path)
         await d.engine.delete_subscription("later")
         await publish(d, "a")
         assert await got(d, "a") == [0]
+
+
+async def test_a_gate_set_at_the_creation_holds_from_the_first_message_on(tmp_path: Path) -> None:
+    async with driven(tmp_path) as d:
+        d.engine.on_created(lambda name: d.engine.set_gate(name, Gate(Chooser(), name)))
+        await d.subscribe("a")
+        await publish(d, "a", "b")
+        assert await got(d, "a") == [0]
+
+
+@pytest.mark.parametrize("filter_", ["", "data != 0"])
+async def test_a_subscription_that_begins_in_the_past_is_given_what_its_gate_lets_through(
+    tmp_path: Path, filter_: str
+) -> None:
+    async with driven(tmp_path) as d:
+        await d.subscribe("all")  # or nothing would be kept
+        await publish(d, *["a", "b", None, "a"] * 60)
+        await publish(d, "b", topic="for.a")
+        d.engine.set_gate("a", Gate(Chooser(), "a"))
+        await d.subscribe("a", ">", start=Start.START, filter=filter_)
+        expected = [number for number in range(240) if number % 4 in (0, 3) and (number or not filter_)]
+        assert await got(d, "a") == expected
+
+
+class Told(Untraced):
+    def __init__(self) -> None:
+        self.filtered_: list[tuple[str, str, list[int]]] = []
+
+    def filtered(self, batch: Batch, subscription: str, outcome: str, indexes: Sequence[int]) -> None:
+        self.filtered_.append((subscription, outcome, list(indexes)))
+
+
+async def test_what_a_gate_lets_not_through_is_told(tmp_path: Path) -> None:
+    told = Told()
+    async with driven(tmp_path) as d:
+        d.engine._catalogue.steps = told
+        await d.subscribe("a", ">")
+        await d.subscribe("b", ">")
+        for name in ("a", "b"):
+            d.engine.set_gate(name, Gate(Chooser(), name))
+        await publish(d, "a", "b", None)
+        assert told.filtered_ == [("b", "gate", [0, 2]), ("a", "gate", [1, 2])]
+        told.filtered_.clear()
+        plain = [Message("for.a", data=msgspec.Raw(b"1")) for _ in range(2)]
+        await d.publish(*plain)
+        assert told.filtered_ == [("b", "gate", [0, 1])]
