@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Final
 
+from gateway.broker.attempts import Attempts
 from gateway.broker.clockwork import STEP
 from gateway.broker.owned import owned, tally
 from gateway.broker.subscription import Cause, Subscription
@@ -52,6 +53,7 @@ def replay_seek(subscription: Subscription, position: int, again: int, skipped: 
     subscription.routed += again
     subscription.counts[Cause.SKIPPED] += skipped
     subscription.buried.remove(position, POSITION_MAX)
+    subscription.attempts = Attempts()
 
 
 def redrive(subscription: Subscription, segments: Sequence[Segment]) -> tuple[int, Ranges] | None:

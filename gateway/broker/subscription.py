@@ -20,6 +20,7 @@ from itertools import groupby, islice, takewhile
 
 import attrs
 
+from gateway.broker.attempts import Attempts
 from gateway.broker.choosing import Takers
 from gateway.broker.clockwork import STEP, Clockwork
 from gateway.broker.delay import count_delayed
@@ -70,6 +71,14 @@ class Settled:
     subscription: Subscription
     cause: Cause
     count: int
+    ranges: list[tuple[int, int]]
+
+
+@attrs.frozen
+class Tried:
+    """Messages that came back, and how often they have been delivered: to be written to the log."""
+
+    attempts: int
     ranges: list[tuple[int, int]]
 
 
@@ -140,6 +149,8 @@ class Subscription:
         self._keeps_dead = _receives(settings, settings.dead_letter_topic(name))
         self.steps: Steps = UNTRACED  # told what comes back
         self.news: list[Settled] = []  # to be written; emptied by the engine
+        self.attempts = Attempts()  # of what is not settled, as the log knows it
+        self.tried: list[Tried] = []  # to be written; emptied by the engine
         self.doomed: list[Doomed] = []  # to be dead-lettered; emptied by the engine
 
     # ------------------------------------------------------------------------------------------- delivering
@@ -313,7 +324,7 @@ class Subscription:
         """What of `piece` may be delivered now; the rest is put among the delayed or the expired."""
         times = times_of(segments, piece.positions)
         if not times:
-            yield piece
+            yield from self.attempts.parts(piece)
             return
         rest: Slice | None = piece
         for fate, group in groupby(piece.positions, partial(self._fate, times, now)):
@@ -321,7 +332,7 @@ class Subscription:
             stop = len(list(group))
             piece, rest = rest.cut(stop) if stop < len(rest) else (rest, None)
             if fate is _Fate.DUE:
-                yield piece
+                yield from self.attempts.parts(piece)
             elif fate is _Fate.EARLY:
                 self.pass_over(piece)
             else:
@@ -448,6 +459,8 @@ class Subscription:
             ranges = list(self.settled.gaps(piece.span_low, piece.last))
             self.bury_at(ranges)
         self.settled.add(piece.span_low, piece.last)
+        if self.attempts:
+            self.attempts.forget(piece.first, piece.last)
         if self._keys is not None:
             self._keys.settled(piece.positions)
         self.counts[cause] += len(piece)
@@ -517,10 +530,20 @@ class Subscription:
             delay_ms = max(delay_ms, self.settings.backoff_ms[-1])
         due_ms = now + delay_ms if delay_ms > 0 else 0
         self.steps.returned(self.name, piece.positions, piece.attempts, cause, reason, due_ms)
+        if piece.attempts and cause != "recall":
+            self._note_attempts(piece)
         if delay_ms > 0:
             self.delay(piece, now + delay_ms)
         else:
             self._ready.add(piece)
+
+    def _note_attempts(self, piece: Slice) -> None:
+        ranges = consecutive(piece.positions)
+        self.attempts.note(piece.attempts, ranges)
+        if self.tried and self.tried[-1].attempts == piece.attempts:
+            self.tried[-1].ranges.extend(ranges)
+        else:
+            self.tried.append(Tried(piece.attempts, ranges))
 
     def delay(self, piece: Slice, due_ms: int) -> None:
         """Keep `piece` until then."""

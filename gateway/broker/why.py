@@ -91,7 +91,7 @@ def _not_due(s: Subscription, position: int, segments: Sequence[Segment], now: i
 def _held_up(s: Subscription, position: int, durable_end: int) -> Why:
     """It is due: what keeps the subscription from giving it to somebody."""
     piece = s.ready_of(position)
-    attempts = piece.attempts if piece else 0
+    attempts = piece.attempts if piece else s.attempts.of(position)
     if s.settings.paused:
         reason, detail = WhyReason.PAUSED, f"{s.name} is paused; resume it"
     elif not s.consumers:

@@ -11,6 +11,7 @@ import attrs
 import orjson
 import structlog
 
+from gateway.broker.attempts import Attempts
 from gateway.broker.clockwork import Clockwork
 from gateway.broker.filter import BrokenFilter, Filter
 from gateway.broker.queue import NO_PAST, Past
@@ -216,6 +217,7 @@ class Catalogue:
                     "routed": s.routed,
                     "counts": [s.counts[cause] for cause in Cause],
                     "buried": b64encode(s.buried.encode()).decode("ascii"),
+                    "attempts": s.attempts.encode(),
                 }
                 for s in self
             ],
@@ -238,6 +240,7 @@ class Catalogue:
             subscription.counts.update(zip(Cause, item["counts"], strict=False))  # causes may have been added since
             if "buried" in item:
                 subscription.buried = RangeSet.decode(b64decode(item["buried"]))
+            subscription.attempts = Attempts.decode(item.get("attempts", {}))
 
     def replay(self, record: Record) -> None:
         """A control record of the log's tail."""
@@ -251,6 +254,7 @@ class Catalogue:
             cause, counted, ranges = records.decode_settle(record.body)
             for low, high in ranges:
                 subscription.settled.add(low, high)
+                subscription.attempts.forget(low, high)
             if cause == Cause.DEAD_LETTERED:
                 subscription.bury_at(ranges)
             subscription.counts[Cause(cause)] += counted
@@ -258,6 +262,11 @@ class Catalogue:
             replay_seek(subscription, *records.decode_seek(record.body))
         elif record.kind == Kind.REDRIVE:
             replay_redrive(subscription, *records.decode_redrive(record.body))
+        elif record.kind == Kind.ATTEMPTS:
+            attempts, ranges = records.decode_attempts(record.body)
+            subscription.attempts.note(
+                attempts, [gap for low, high in ranges for gap in subscription.settled.gaps(low, high)]
+            )
         elif record.kind == Kind.BACKFILL:
             self.fill(subscription, decode_past(record.body))
         subscription.front = subscription.settled.floor

@@ -465,6 +465,12 @@ class EmbeddedEngine:
                 body = records.encode_settle(settled.cause, settled.count, settled.ranges)
                 self._log.control(Kind.SETTLE, body, number=subscription.number, lazy=lazy)
             subscription.news.clear()
+        if subscription.tried:
+            self._begin(now)
+            for tried in subscription.tried:
+                body = records.encode_attempts(tried.attempts, normalise(tried.ranges))
+                self._log.control(Kind.ATTEMPTS, body, number=subscription.number, lazy=True)
+            subscription.tried.clear()
         if subscription.doomed:
             for item in subscription.doomed:
                 piece = item.slice

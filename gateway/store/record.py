@@ -23,6 +23,7 @@ A segment file is the 8 bytes `PUSHLOG1` and then records, each of them, little-
     SEEK          u64 position, u64 again, u64 skipped: subscription `number` is due what it has from `position` on, of
                   which `again` had been settled, and nothing before it, of which `skipped` had not been settled
     REDRIVE       u64 count of messages, then SETTLE's ranges: they are not settled any more, but due once more
+    ATTEMPTS      u64 deliveries so far, then SETTLE's ranges: of messages that came back
 
 The body of MESSAGES is columns of `count` entries, and behind them the delivery JSON of all, joined by commas: a frame
 for a consumer is a slice of it, and a batch costs one head, one CRC and one join however many messages it has.
@@ -81,6 +82,7 @@ class Kind(enum.IntEnum):
     BACKFILL = 6
     SEEK = 7
     REDRIVE = 8
+    ATTEMPTS = 9
 
 
 class Flag:
@@ -265,6 +267,16 @@ def decode_redrive(body: bytes) -> tuple[int, list[tuple[int, int]]]:
     """(count, ranges) of a REDRIVE."""
     (counted,) = _REDRIVE.unpack_from(body)
     return counted, decode_ranges(body[_REDRIVE.size :])
+
+
+def encode_attempts(attempts: int, ranges: Ranges) -> bytes:
+    """The body of an ATTEMPTS: the messages in `ranges` came back, and have been delivered so often."""
+    return _REDRIVE.pack(attempts) + encode_ranges(ranges)
+
+
+def decode_attempts(body: bytes) -> tuple[int, list[tuple[int, int]]]:
+    """(attempts, ranges) of an ATTEMPTS."""
+    return decode_redrive(body)
 
 
 def encode_ranges(ranges: Ranges) -> bytes:

@@ -71,10 +71,15 @@ class Known:
     consumer: Consumer | None = None
     started: bool = False
     buried: bool = False  # given up, and kept for a redrive
+    noted: int = 0  # attempts that a restart knows of
 
     def again(self) -> Known:
         """As it was before its first delivery."""
         return Known(self.due_ms, self.expires_ms)
+
+    def restarted(self) -> Known:
+        """As a start finds it."""
+        return Known(self.due_ms, self.expires_ms, attempts=self.noted, noted=self.noted)
 
 
 def clockwork(now: int, generation_ms: int = GENERATION_MS, period_ms: int = PERIOD_MS) -> Clockwork:
@@ -385,6 +390,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
                     continue
                 delay = max(delay, self.settings.backoff_ms[-1])
             known.hand, known.consumer, known.started = (Hand.DELAYED if delay else Hand.READY), None, False
+            known.noted = known.attempts
             known.until_ms = self.tick_of(self.now + delay)
         self.told()
 
@@ -416,6 +422,9 @@ class SubscriptionMachine(RuleBasedStateMachine):
                 self.move(gone, Hand.EXPIRED)
             self.journal.append(partial(replay_settle, settled.cause, settled.count, settled.ranges))
         self.subscription.news.clear()
+        for tried in self.subscription.tried:
+            self.journal.append(partial(replay_attempts, tried.attempts, tried.ranges))
+        self.subscription.tried.clear()
         self.doomed += self.subscription.doomed
         self.subscription.doomed.clear()
 
@@ -513,7 +522,9 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.sent.clear()
         self.doomed.clear()
         for position in self.in_hand(Hand.READY, Hand.DELAYED, Hand.LEASED, Hand.DOOMED):
-            self.known[position] = self.known[position].again()
+            self.known[position] = self.known[position].restarted()
+        for position in self.in_hand(Hand.NEW):
+            self.known[position] = self.known[position].restarted()
         self.attach(4, 350)
 
     # -------------------------------------------------------------------------------------------------- agreement
@@ -599,9 +610,15 @@ def replay_settle(cause: Cause, number: int, ranges: list[tuple[int, int]], subs
     """What the catalogue does with a SETTLE record."""
     for low, high in ranges:
         subscription.settled.add(low, high)
+        subscription.attempts.forget(low, high)
     if cause is Cause.DEAD_LETTERED:
         subscription.bury_at(ranges)
     subscription.counts[cause] += number
+
+
+def replay_attempts(attempts: int, ranges: list[tuple[int, int]], subscription: Subscription) -> None:
+    """With an ATTEMPTS record."""
+    subscription.attempts.note(attempts, [gap for each in ranges for gap in subscription.settled.gaps(*each)])
 
 
 def replay_change(settings: SubscriptionSettings, subscription: Subscription) -> None:

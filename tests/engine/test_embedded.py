@@ -619,3 +619,42 @@ async def test_a_subscription_that_starts_at_the_start_waits_for_what_is_delayed
         assert gateway.statistics("late").delayed == 1
         gateway.pass_time(5000)
         assert (await gateway.consume("late"), await gateway.consume("first")) == ([1], [1, 2])
+
+
+@pytest.mark.parametrize("crash", [True, False])
+async def test_a_restart_does_not_give_a_message_its_attempts_back(tmp_path: Path, crash: bool) -> None:
+    """However often the gateway is started anew: what nobody can take ends among the dead letters."""
+    for life in range(1, 4):
+        async with driven(tmp_path, crash=crash) as gateway:
+            if life == 1:
+                await gateway.subscribe(attempts_max=3)
+                await gateway.publish_many(3)
+            client = gateway.attach()
+            await gateway.deliver()
+            [delivery] = client.deliveries
+            assert delivery.attempts == ({} if life == 1 else {"2": life})
+            if life == 1:
+                await gateway.ack(client, (1, 1), (3, 3))
+            await gateway.settle(client, Verb.NACK, (2, 2), delay_ms=0)
+            if life == 3:
+                [letter] = await gateway.dead_letters()
+                assert (letter.attempts, letter.cause) == (3, "nack")
+                assert (gateway.statistics().acked, gateway.statistics().dead_lettered) == (2, 1)
+
+
+async def test_attempts_stand_in_the_checkpoint_and_a_seek_forgets_them(tmp_path: Path) -> None:
+    async with driven(tmp_path, segment_bytes=4096, crash=True) as gateway:
+        await gateway.subscribe()
+        await gateway.publish_many(2)
+        client = gateway.attach()
+        await gateway.deliver()
+        await gateway.settle(client, Verb.NACK, (1, 2), delay_ms=0)
+        await gateway.seal()
+    async with driven(tmp_path, segment_bytes=4096) as gateway:
+        client = gateway.attach()
+        await gateway.deliver()
+        assert client.deliveries[0].attempts == {"1": 2, "2": 2}
+        await gateway.engine.seek("orders", SeekTo(position=1), gateway.now)
+        client.forget()
+        await gateway.deliver()
+        assert client.deliveries[0].attempts == {}
