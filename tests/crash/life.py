@@ -309,6 +309,22 @@ class Life:
             self.witness.deleted(name)
 
 
+class LifeOfStragglers(Life):
+    """Two readers of the same; one of them leaves a few, and everything is merged as soon as there is something to."""
+
+    async def _live(self, operations: int) -> None:
+        self.witness.clock(self.driven.now)
+        for _ in range(2):
+            await self.subscribe(PATTERNS[0])
+        first, second = self.readers.values()
+        for self.operations in range(1, operations + 1):
+            await self._publish([message("trade.a", self.payload()) for _ in range(4)])
+            await self.deliver()
+            await self._ack(first, list(first.held), answered=True)
+            await self._ack(second, [p for p in second.held if p % 8], answered=True)
+            await self._move_together()
+
+
 def text_of(each: Message) -> str:
     text: str = orjson.loads(bytes(each.data))  # type: ignore[arg-type]  # every message here has data
     return text

@@ -7,6 +7,7 @@ from random import Random
 
 import attrs
 
+from gateway.store import checkpoint as checkpoints
 from gateway.testing.power import KILLED, Change, Contents, Surface, ways_of
 
 
@@ -17,13 +18,21 @@ class Point:
     moment: int
     way: str
     contents: Contents
-
-    @property
-    def killed(self) -> bool:
-        return self.way == KILLED
+    killed: bool
+    """The power stayed on."""
 
     def __str__(self) -> str:
         return f"after change {self.moment}: {self.way}"
+
+
+def with_a_bad_checkpoint(point: Point) -> Point | None:
+    """The same, but a bit of the newest checkpoint has gone wrong; None where there is no other."""
+    if not {checkpoints.NAME, checkpoints.OLD_NAME} <= point.contents.keys() or not point.contents[checkpoints.NAME]:
+        return None
+    data = bytearray(point.contents[checkpoints.NAME])
+    data[len(data) // 2] ^= 0x10
+    contents = {**point.contents, checkpoints.NAME: bytes(data)}
+    return attrs.evolve(point, way=f"{point.way}, and the newest checkpoint is damaged", contents=contents)
 
 
 def points(changes: Sequence[Change], seed: int, more: int = 2) -> list[Point]:
@@ -38,6 +47,6 @@ def _all_points(changes: Sequence[Change], dice: Random, more: int) -> Iterator[
     surface = Surface()
     for moment in range(len(changes) + 1):
         for way, contents in ways_of(surface, dice, more):
-            yield Point(moment, way, contents)
+            yield Point(moment, way, contents, way == KILLED)
         if moment < len(changes):
             surface.tell(changes[moment])

@@ -12,7 +12,7 @@ import pytest
 from gateway.testing.faulty import FaultyFiles
 from gateway.testing.power import lay_out
 from tests.crash.life import Life
-from tests.crash.points import points
+from tests.crash.points import points, with_a_bad_checkpoint
 from tests.crash.verdict import violations
 from tests.crash.witness import Witness
 
@@ -40,3 +40,14 @@ async def test_whatever_a_crash_leaves_no_promise_is_broken(tmp_path: Path) -> N
         broken = await violations(tmp_path / "found", witness.until(point.moment), killed=point.killed)
         if broken:
             print("BROKEN", point, broken[:3])
+
+
+@pytest.mark.slow
+async def test_the_checkpoint_before_the_last_does_as_well_at_any_moment(tmp_path: Path) -> None:
+    disk, witness = await record(tmp_path / "life", SEED, OPERATIONS // 2)
+    every = [bad for point in points(disk.changes, SEED) if (bad := with_a_bad_checkpoint(point)) is not None]
+    chosen = Random(SEED).sample(every, min(SAMPLE // 2, len(every))) if SAMPLE else every
+    for point in chosen:
+        lay_out(point.contents, tmp_path / "found")
+        broken = await violations(tmp_path / "found", witness.until(point.moment), killed=point.killed, thorough=False)
+        assert broken == [], str(point)

@@ -11,9 +11,10 @@ from random import Random
 
 import attrs
 import pytest
+import trio
 
 from gateway.errors import GatewayError, StoreError
-from gateway.testing.faulty import FaultyFiles
+from gateway.testing.faulty import Call, FaultyFiles
 from gateway.testing.power import Surface, lay_out, ways_of
 from tests.crash.life import Life
 from tests.crash.verdict import violations
@@ -56,39 +57,68 @@ async def live(directory: Path, disk: FaultyFiles) -> tuple[Life, bool]:
     return life, whole
 
 
-async def verbs_of_a_life(directory: Path) -> list[str]:
+Place = tuple[str, str]
+"""A verb, and the kind of file: what is published, sealed, merged, checkpointed, let go."""
+KINDS = {
+    ".log.tmp": "merged",
+    ".log": "segment",
+    ".hint": "hint",
+    ".hint.tmp": "hint",
+    "spare": "spare",
+    "lock": "lock",
+}
+
+
+def place_of(call: Call) -> Place:
+    name = call.name
+    suffix = name[name.find(".") :] if "." in name else name
+    return call.verb, KINDS.get(suffix, "checkpoint" if name.startswith("checkpoint") else "directory")
+
+
+async def calls_of_a_life(directory: Path) -> list[Call]:
     disk = FaultyFiles()
     life, whole = await live(directory, disk)
     assert whole
     assert life.operations == OPERATIONS
-    return [call.verb for call in disk.calls]
+    assert life.driven.engine.statistics().merges > 0
+    return disk.calls
 
 
-def chosen(verbs: list[str]) -> Iterator[int]:
-    """Numbers of calls, from 1: all of them, or some of each verb."""
+def chosen(calls: list[Call]) -> Iterator[int]:
+    """Numbers of calls, from 1: all of them, or some of each verb on each kind of file."""
     if not SAMPLE:
-        yield from range(1, len(verbs) + 1)
+        yield from range(1, len(calls) + 1)
         return
     dice = Random(SEED)
-    numbers = sorted(range(1, len(verbs) + 1), key=lambda number: (verbs[number - 1], dice.random()))
-    each = {verb: list(group) for verb, group in itertools.groupby(numbers, key=lambda number: verbs[number - 1])}
-    for group in each.values():
-        yield from group[: max(2, SAMPLE // len(each))]
+    places = list(map(place_of, calls))
+    numbers = sorted(range(1, len(calls) + 1), key=lambda number: (places[number - 1], dice.random()))
+    each = [list(group) for _, group in itertools.groupby(numbers, key=lambda number: places[number - 1])]
+    for group in each:
+        yield from group[: max(1, SAMPLE // len(each))]
+
+
+def test_a_life_has_all_that_can_fail(tmp_path: Path) -> None:
+    """Publishes, seals, checkpoints and merges, each with all the calls that it takes."""
+    places = set(map(place_of, trio.run(calls_of_a_life, tmp_path)))
+    assert {("write", "segment"), ("sync", "segment"), ("replace", "segment"), ("open", "segment")} <= places
+    assert {("write", "hint"), ("replace", "hint"), ("write", "checkpoint"), ("sync", "checkpoint")} <= places
+    assert {("create", "merged"), ("write", "merged"), ("sync", "merged"), ("reserve", "spare")} <= places
+    assert {("unlink", "segment"), ("unlink", "hint"), ("sync_directory", "directory")} <= places
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FAULTS)
 async def test_whichever_call_fails_the_outcome_is_clear_and_true(tmp_path: Path, name: str) -> None:
     fault = FAULTS[name]
-    verbs = await verbs_of_a_life(tmp_path / "whole")
-    for nth in chosen(verbs):
-        if verbs[nth - 1] not in fault.verbs:
+    calls = await calls_of_a_life(tmp_path / "whole")
+    for nth in chosen(calls):
+        if calls[nth - 1].verb not in fault.verbs:
             continue
         directory = tmp_path / str(nth)
         disk = FaultyFiles()
         disk.fail(nth=nth, error=fault.error, kept=fault.kept, ever=fault.ever)
         life, _ = await live(directory, disk)
-        place = f"call {nth}, {verbs[nth - 1]}"
+        place = f"call {nth}, {calls[nth - 1]}"
         assert disk.open_files == [], place
         await judge(directory, life, disk, place)
 
