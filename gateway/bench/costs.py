@@ -24,6 +24,7 @@ from gateway.engine.catalogue import Catalogue
 from gateway.engine.longfilters import LongFilters
 from gateway.engine.routing import Router
 from gateway.flow.convert import Projection, SchemaCheck
+from gateway.flow.names import UniqueNames
 from gateway.flow.stage import Work
 from gateway.model import Batch, Durability, Message, SubscriptionSettings
 from gateway.steps import UNTRACED
@@ -126,6 +127,7 @@ def cases(directory: Path) -> dict[str, tuple[Callable[[Batch], object], int]]:
     known.route(batch_of(10_000, 1000))  # nearly every topic has been seen
     found["route: 1,000 patterns, 1,000 topics"] = (known.route, 1000)
     found["route: the same, topics not seen before"] = (lambda batch: router_after(known, batch), 1000)
+    found["unique names"] = (run_to_its_end(UniqueNames()), 1)
     found["schema"] = (run_to_its_end(SchemaCheck(file, "p")), 1)
     found["projection"] = (run_to_its_end(Projection(PROJECTION, "p")), 1)
     found["delivery as a CloudEvent"] = (lambda batch: [encode_event(body) for _ in batch.messages], 1)

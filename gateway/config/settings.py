@@ -432,7 +432,7 @@ class Pipeline:
     name: str = required("Name of the pipeline, in metrics, errors and the trace.")
     topics: tuple[str, ...] = setting((">",), "Patterns of the topics whose messages pass it.")
     stages: tuple[str, ...] = setting(
-        (), "Its stages in order: schema, projection, or an operator's own, module:callable."
+        (), "Its stages in order: unique_names, schema, projection, or an operator's own, module:callable."
     )
     schema: str = setting("", "File of the JSON Schema that stage `schema` checks payloads against.")
     projection: str = setting("", "JMESPath expression that stage `projection` makes the payload anew with.")
@@ -446,7 +446,7 @@ class Pipeline:
         for pattern in self.topics:
             check_pattern(pattern)
         if not self.stages:
-            raise ValueError("stages: name at least one: schema, projection, or module:callable")
+            raise ValueError("stages: name at least one: unique_names, schema, projection, or module:callable")
         for key in ("schema", "projection"):
             if (key in self.stages) != bool(getattr(self, key)):
                 raise ValueError(f"{key}: goes with the stage {key!r}; give both, or neither")

@@ -13,6 +13,7 @@ from typing import Final
 from gateway.config import Config
 from gateway.config import Pipeline as Settings
 from gateway.flow.convert import Projection, SchemaCheck
+from gateway.flow.names import UniqueNames
 from gateway.flow.plugin import Plugin
 from gateway.flow.ring import Ring, Sink
 from gateway.flow.stage import Stage, Work
@@ -97,4 +98,6 @@ def _work(name: str, settings: Settings) -> Work:
         return SchemaCheck(Path(settings.schema), settings.name)
     if name == "projection":
         return Projection(settings.projection, settings.name)
+    if name == "unique_names":
+        return UniqueNames()
     return Plugin(name, settings.timeout_ms)
