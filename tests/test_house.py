@@ -17,7 +17,7 @@ HOUSE = TOP / "gateway"
 
 WORDS = ("model", "principal", "errors", "config")
 CLIENT_MAY_IMPORT = {*WORDS, "wire", "kit", "client"}
-SHARED_BY_STAGES = {f"gateway.flow.{name}" for name in ("ring", "stage", "convert", "plugin")}
+SHARED_BY_STAGES = {f"gateway.flow.{name}" for name in ("ring", "stage", "convert", "names", "plugin")}
 """What stages are made of: rings, and the work that a pipeline's stages do."""
 TRIO = {"trio", "trio_websocket"}
 TOP_LEVEL = {"pyproject.toml", "gateway", "tests", "deploy", "Makefile", "README.md", "LICENSE", "CHANGELOG.md"}
