@@ -61,6 +61,7 @@ class Clockwork:
         self.leaving: deque[Consumer] = deque()
         """Have left, and held more than could be given back at once."""
         self._dropping: deque[Pile[Keeper]] = deque()
+        self._youngest_next = False
         self.settled = [0, 0, 0]  # messages, by the tier their lease was in
         self._chunks_max = max(heap_leases_max // CHUNK_MAX, 1)
         self._generation = max(generation_ms // tick_ms, 1)  # in ticks
@@ -127,22 +128,27 @@ class Clockwork:
     # ---------------------------------------------------------------------------------------------------- time
 
     def advance(self, now_ms: int) -> list[Lease | Returned]:
-        """One step: take out what is due by `now_ms`, oldest first; and where there is little of it, age the old.
+        """One step: take out what is due by `now_ms`; and where there is little of it, age the old.
 
-        A lease that comes from the shelf is not held by its consumer any more, and still counted: `Consumer.drop` it.
+        Where much is due, every other step begins with the youngest tick: what comes due while a million are worked
+        off is no later for it. A lease that comes from the shelf is not held by its consumer any more, and still
+        counted: `Consumer.drop` it.
         """
         self._turn(now_ms // self.tick_ms)
+        youngest = self._youngest_next
         due: list[Lease | Returned] = []
         while self._ringing and len(due) < STEP:
-            due += _emptied(self._ringing.popleft())
-        for keeper, piece in self.shelf.due(STEP - len(due)):
+            due += _emptied(self._ringing.pop() if youngest else self._ringing.popleft())
+        least = STEP // 4  # for each tier, however much the other has
+        for keeper, piece in self.shelf.due(max(STEP - len(due), least), youngest=youngest):
             due.append(_made(keeper, piece))
         rest = STEP - len(due)
         while self._aging and rest > 0:
             rest -= self._age(self._aging.popleft(), due)
-        rest -= self.shelf.bring_near(rest)
+        rest -= self.shelf.bring_near(max(rest, least))
         if self._dropping and rest > 0:
             self.drop(self._dropping.popleft())
+        self._youngest_next = self.behind and not youngest
         return due
 
     def _turn(self, last: int) -> None:

@@ -285,19 +285,20 @@ class Shelf(Generic[Owner]):
         self._nearing.extend(passed(self._far_heads, self._next_period, period))
         self._next_period = period + 1
 
-    def due(self, count_max: int) -> list[tuple[Owner, Slice]]:
-        """Take out at most so many slices whose tick has come, oldest first."""
+    def due(self, count_max: int, *, youngest: bool = False) -> list[tuple[Owner, Slice]]:
+        """Take out at most so many slices whose tick has come; of the oldest tick first, or of the youngest."""
         found: list[tuple[Owner, Slice]] = []
         while self._ringing and len(found) < count_max:
-            tails = self._tails(self._heads, self._ringing[0], count_max - len(found))
+            tick = self._ringing[-1 if youngest else 0]
+            tails = self._tails(self._heads, tick, count_max - len(found))
             for slot, (first, span_low, _, count, attempts, number, *_) in tails:
                 pile = self._piles[number]
                 assert pile is not None  # a record has one
                 pile.forget(first)
                 self.table.give(slot)
                 found.append((pile.owner, Slice(range(first, first + count), span_low, attempts)))
-            if self._ringing[0] not in self._heads:
-                self._ringing.popleft()
+            if tick not in self._heads:
+                self._ringing.pop() if youngest else self._ringing.popleft()
         return found
 
     def bring_near(self, count_max: int) -> int:

@@ -219,7 +219,7 @@ class Engine(Protocol):
         """Look once for segments of which little is due, and move what is; whether there was a merge. In steps."""
 
     async def dead_letters(self) -> list[DeadLetter]:
-        """Take what must be published to dead-letter topics."""
+        """Take some of what must be published to dead-letter topics; none: there are none, or too many under way."""
 
     def bury(self, dead: DeadLetter, now: int) -> None:
         """Its dead letter is stored."""

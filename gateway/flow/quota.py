@@ -1,4 +1,4 @@
-"""How much each principal may publish: messages and bytes a second (design §6).
+"""How much each principal, or those of one quota together, may publish: messages and bytes a second (design §6).
 
 With the disk marks this is all that pushes back on a producer for what it does; a slow consumer never does. A quota is
 asked at the door, before anything of the batch is looked at, and costs nothing where none is set.
@@ -42,8 +42,8 @@ class Quotas:
         return bool(self.settings.messages_per_s or self.settings.bytes_per_s)
 
     def check(self, batch: Batch) -> None:
-        """A door of `admit`."""
-        self.take(batch.principal.name, len(batch.messages), batch.size, trio.current_time())
+        """A door of `admit`. Principals whose credentials name the same quota share it."""
+        self.take(batch.principal.quota or batch.principal.name, len(batch.messages), batch.size, trio.current_time())
 
     def take(self, principal: str, messages: int, size: int, now: float) -> None:
         """Take a batch from the principal's quota. Raises GatewayError `quota_exceeded`, and then takes nothing."""

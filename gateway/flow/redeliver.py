@@ -91,11 +91,14 @@ class Redeliver:
         """Beside the clock: a dead letter may wait for the disk, and for a place; a lease does not."""
         while True:
             await trio.sleep(self._tick_s)
-            await self._publish_dead_letters()
+            again, self._again = self._again, []
+            await self._publish(again)
+            while letters := await self._engine.dead_letters():
+                await self._publish(letters)
+                await trio.lowlevel.checkpoint()
 
-    async def _publish_dead_letters(self) -> None:
-        again, self._again = self._again, []
-        for dead in again + await self._engine.dead_letters():
+    async def _publish(self, letters: list[DeadLetter]) -> None:
+        for dead in letters:
             message = dead_letter(dead)
             batch = Batch([message], Durability.FSYNCED, len(dead.body), partial(self._stored, dead))
             batch.trusted = True

@@ -139,8 +139,29 @@ def test_a_storm_is_worked_off_in_steps_from_whichever_tier(lease_ms: int) -> No
         for step in world.steps(TICK_MS):
             assert len(step) < STEP + CHUNK_MAX
             due += [item.slice.first for item in step]
-    assert due == list(range(count)), "oldest first"
+    assert sorted(due) == list(range(count))
+    assert due[:CHUNK_MAX] == list(range(CHUNK_MAX)), "oldest first"
     assert world.consumer.in_flight == 0
+
+
+@pytest.mark.parametrize("storm_ms", [5000, LONG_MS])
+@pytest.mark.parametrize("lease_ms", [5000, LONG_MS])
+def test_what_comes_due_during_a_storm_is_not_late_for_it(storm_ms: int, lease_ms: int) -> None:
+    """Whichever tiers the two are in: it waits for a few steps, and not until the storm is over."""
+    world = World()
+    count, storm_at = 20 * STEP, BEGAN_MS + LONG_MS + 1000
+    late = storm_at + 2 * TICK_MS
+    given = [(storm_at - storm_ms, range(count), storm_at), (late - lease_ms, range(count, count + 3), late)]
+    for at, firsts, until in sorted(given, key=lambda each: each[0]):
+        world.due(at - world.now)
+        for first in firsts:
+            world.lease(first, until - at)
+    world.due(storm_at - 1 - world.now)
+    next(world.steps(1))
+    steps = world.steps(2 * TICK_MS)
+    found = [item.slice.first for _ in range(4) for item in next(steps)]
+    assert {count, count + 1, count + 2} <= set(found)
+    assert len(found) < count / 2
 
 
 def test_ageing_is_done_in_steps_and_what_is_due_goes_before_it() -> None:

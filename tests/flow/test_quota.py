@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from gateway.config import Quota
 from gateway.errors import GatewayError
 from gateway.flow import quota
 from gateway.flow.quota import Quotas
+from gateway.model import Batch, Durability, Message
+from gateway.principal import NOBODY
 
 
 def refused(quotas: Quotas, principal: str, messages: int, size: int, now: float) -> GatewayError:
@@ -48,6 +51,21 @@ def test_one_principal_takes_nothing_from_another() -> None:
     quotas.take("ann", 1000, 1, 0.0)
     refused(quotas, "ann", 1, 1, 0.0)
     quotas.take("bob", 1, 1, 0.0)
+
+
+async def test_principals_whose_credentials_name_a_quota_share_it() -> None:
+    """Any number of keys of one application publish together what one of them may."""
+    quotas = Quotas(Quota(messages_per_s=1, burst_s=1))
+
+    def batch(name: str, quota: str) -> Batch:
+        made = Batch([Message("trade.paid")] * 10, Durability.FSYNCED, 100, lambda _batch: None)
+        made.principal = attrs.evolve(NOBODY, name=name, quota=quota)
+        return made
+
+    quotas.check(batch("ann", "shop"))
+    with pytest.raises(GatewayError):
+        quotas.check(batch("bob", "shop"))
+    quotas.check(batch("bob", ""))
 
 
 def test_the_principals_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
