@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final
 
 import attrs
@@ -148,19 +148,22 @@ async def measure(ground: Ground, target: Target, case: str, load: str, argument
             await child.wait_ready()
             await trio.sleep(_QUIET_S)
             ground.going.look = lambda: ("measuring", child.done, child.total)
-            async with ground.watched(target, case):
-                measured = await _measure(target, control, child)
+            measured = await _measure(target, control, child, ground.watched(target, case))
         finally:
             control.abort()
         links.cancel_scope.cancel()
     return measured
 
 
-async def _measure(target: Target, control: HttpLink, child: LoadProcess) -> Measured:
-    before, began_s = await vitals.look(target, control), trio.current_time()
-    result = await child.carry_out()
-    passed_s = trio.current_time() - began_s
-    server_s = vitals.cpu_s(target.pid) if target.pid is not None else None
+async def _measure(
+    target: Target, control: HttpLink, child: LoadProcess, watched: AbstractAsyncContextManager[None]
+) -> Measured:
+    before = await vitals.look(target, control)
+    async with watched:
+        began_s = trio.current_time()
+        result = await child.carry_out()
+        passed_s = trio.current_time() - began_s
+        server_s = vitals.cpu_s(target.pid) if target.pid is not None else None
     after = await vitals.look(target, control)
     if server_s is not None:
         after = attrs.evolve(after, cpu_s=server_s)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import orjson
@@ -101,11 +100,9 @@ class Connection:
                 raise LinkLostError(f"the gateway closed a connection with {code} {reason}".rstrip())
 
 
-def open_many(
-    address: Address, names: Sequence[str | None], window: int, told: Callable[[int], None] = lambda count: None
-) -> list[Opening]:
-    """A connection for each, attached to the subscription of that name; None: to none. `told` how many there are."""
-    opened: list[Opening] = []
+def open_many(address: Address, names: Sequence[str | None], window: int) -> Iterator[list[Opening]]:
+    """A connection for each, attached to the subscription of that name; None: to none. Some at a time: those that are
+    there already want to be heard meanwhile, or they are taken for dead."""
     for first in range(0, len(names), AT_ONCE):
         some = [(Opening(address), name) for name in names[first : first + AT_ONCE]]
         for opening, _ in some:
@@ -116,14 +113,13 @@ def open_many(
         for opening, name in some:
             if name is not None:
                 opening.wait_ok()
-        opened += [opening for opening, _ in some]
-        told(len(opened))
-    return opened
+        yield [opening for opening, _ in some]
 
 
-def open_http(address: Address, count: int) -> list[socket.socket]:
-    """Kept-alive connections."""
-    return [dial(address.host, address.port, _TIMEOUT_S) for _ in range(count)]
+def open_one(address: Address) -> Opening:
+    """A connection that is attached to nothing."""
+    [[opening]] = open_many(address, [None], 1)
+    return opening
 
 
 def pass_over(text: bytes) -> None:

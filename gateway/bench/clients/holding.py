@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.bench.clients.connections import Connection, Opening, open_many, pass_over
+from gateway.bench.clients.connections import Connection, Opening, open_many, open_one, pass_over
 from gateway.bench.clients.http import HttpConnection, request
 from gateway.bench.clients.loop import Loop
 from gateway.bench.clients.order import Result
@@ -67,10 +67,10 @@ class Holding:
         self.result = Result()
 
     def open(self, address: Address) -> None:
-        opened = open_many(address, [self._name] * self._holders, _WINDOW)
-        self._holding = [_Holder(self, self._loop, opening) for opening in opened]
-        *self._idle, publisher = open_many(address, [None] * (_TAKERS + 1), _WINDOW)
-        self._publisher = Connection(self._loop, publisher, self._confirm)
+        for opened in open_many(address, [self._name] * self._holders, _WINDOW):
+            self._holding += [_Holder(self, self._loop, opening) for opening in opened]
+        self._idle = [open_one(address) for _ in range(_TAKERS)]
+        self._publisher = Connection(self._loop, open_one(address), self._confirm)
         self._probe_request = request(self._probe_address, "GET", "/livez")
         self._probe = HttpConnection(self._loop, self._probe_address, self._probed)
 

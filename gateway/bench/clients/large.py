@@ -59,7 +59,7 @@ class Large:
         path, headers = f"/v1/topics/{self._topic}/messages", f"Push-Durability: {self._durability}\r\n"
         self._request = request(address, "POST", path, self._payload, headers)
         self._resting = [HttpConnection(self._loop, address, self._confirm) for _ in range(self._count)]
-        [opening] = open_many(address, [self._name], _WINDOW)
+        [[opening]] = open_many(address, [self._name], _WINDOW)
         self._consumer = Connection(self._loop, opening, self._hear)
 
     def progress(self) -> tuple[int, int]:

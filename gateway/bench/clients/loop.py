@@ -36,7 +36,6 @@ class Loop:
 
     def run(self, tick: Callable[[], float | None], limit_s: float) -> bool:
         """Until `over`; False where that takes longer than `limit_s`. `tick` says in how many seconds it is due."""
-        sockets, poll = self._sockets, self._epoll.poll
         deadline = time.monotonic() + limit_s
         while True:
             wait_s = tick()
@@ -45,15 +44,20 @@ class Loop:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return False
-            for fileno, events in poll(left_s if wait_s is None else min(max(wait_s, 0.0), left_s), _EVENTS_MAX):
-                sock = sockets.get(fileno)
-                if sock is not None:
-                    sock.react(events)
+            self._turn(left_s if wait_s is None else min(max(wait_s, 0.0), left_s))
         self.over = False
         return True
 
+    def _turn(self, wait_s: float) -> None:
+        sockets = self._sockets
+        for fileno, events in self._epoll.poll(wait_s, _EVENTS_MAX):
+            sock = sockets.get(fileno)
+            if sock is not None:
+                sock.react(events)
+
     def linger(self, seconds: float) -> None:
-        """Go on hearing for a while, so that what was sent last is carried out."""
+        """Hear for a while, at least what has come: so that what was sent last is carried out, and pings answered."""
+        self._turn(0.0)
         self.run(lambda: None, seconds)
         self.over = False
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.bench.clients.connections import Connection, open_many, pass_over
+from gateway.bench.clients.connections import Connection, open_many, open_one, pass_over
 from gateway.bench.clients.loop import Loop
 from gateway.bench.clients.order import Result
 from gateway.bench.layout import DELIVERY, Layout, read_delivery
@@ -67,16 +67,17 @@ class Many:
     def open(self, address: Address) -> None:
         one_topic = len(self._topics) == 1
         together = Received()
-        opened = open_many(address, self._names, _WINDOW)
-        for number, (name, opening) in enumerate(zip(self._names, opened, strict=True)):
-            topic = self._topics[number % len(self._topics)]
-            received = Received() if one_topic else together
-            self._consumers.append(_Consumer(self, self._loop, opening, name, topic, received))
+        for opened in open_many(address, self._names, _WINDOW):
+            for opening in opened:
+                number = len(self._consumers)
+                name, topic = self._names[number], self._topics[number % len(self._topics)]
+                received = Received() if one_topic else together
+                self._consumers.append(_Consumer(self, self._loop, opening, name, topic, received))
+            self._loop.linger(0.0)
         if self._how == EACH:
             self._publishers = [consumer.connection for consumer in self._consumers]
         else:
-            [opening] = open_many(address, [None], _WINDOW)
-            self._publishers = [Connection(self._loop, opening, self.hear)]
+            self._publishers = [Connection(self._loop, open_one(address), self.hear)]
 
     @property
     def deliveries_due(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from gateway.bench.clients.connections import Connection, open_many, pass_over
+from gateway.bench.clients.connections import Connection, open_one, pass_over
 from gateway.bench.clients.http import HttpConnection, request
 from gateway.bench.clients.loop import Loop
 from gateway.bench.clients.order import Result
@@ -62,8 +62,7 @@ class Pulling:
         body = orjson.dumps({"max": 1, "wait_ms": _WAIT_MS})
         self._pull = request(address, "POST", f"/v1/subscriptions/{self._name}/pull", body)
         self._waiting = [HttpConnection(self._loop, address, self._hear) for _ in range(self._clients)]
-        [opening] = open_many(address, [None], 1)
-        self._publisher = Connection(self._loop, opening, self._confirm)
+        self._publisher = Connection(self._loop, open_one(address), self._confirm)
 
     def progress(self) -> tuple[int, int]:
         return self._received.count, self._messages
