@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 
 import msgspec
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -174,6 +175,36 @@ def test_what_is_no_json_never_becomes_a_payload(decode: Callable[..., Decoded],
 def test_nor_does_it_as_a_body_that_is_called_json(data: str) -> None:
     with pytest.raises(GatewayError, match="the body is not JSON"):
         payload.check_json(data.encode())
+
+
+@given(text=json_texts, at=st.integers(0, 200), put=st.binary(max_size=3), cut=st.integers(0, 2))
+def test_a_body_is_json_where_another_parser_says_so_too(text: str, at: int, put: bytes, cut: int) -> None:
+    body = text.encode()
+    body = body[:at] + put + body[at + cut :]
+    assert passes(body) is parses(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b"\xef\xbb\xbf1", b"12345678901234567890123", b'"\\ud800"', b" [1]\n", b'"%b"' % (b"x" * 2**21)]
+)
+def test_also_where_parsers_differ(body: bytes) -> None:
+    assert passes(body) is parses(body)
+
+
+def passes(body: bytes) -> bool:
+    try:
+        payload.check_json(body)
+    except GatewayError:
+        return False
+    return True
+
+
+def parses(body: bytes) -> bool:
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def test_text_that_is_not_utf_8_names_the_place() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import Final
 
 import orjson
@@ -48,7 +49,7 @@ class Large:
         self._request = b""
         self._ack = b'{"op":"ack","subscription":"%b","ranges":' % name.encode("ascii")
         self._loop = Loop()
-        self._resting: list[HttpConnection] = []
+        self._resting: deque[HttpConnection] = deque()  # in turns, so that none is idle for long
         self._consumer: Connection | None = None
         self._sent = self._answered = 0
         self._received = Received()
@@ -58,7 +59,7 @@ class Large:
     def open(self, address: Address) -> None:
         path, headers = f"/v1/topics/{self._topic}/messages", f"Push-Durability: {self._durability}\r\n"
         self._request = request(address, "POST", path, self._payload, headers)
-        self._resting = [HttpConnection(self._loop, address, self._confirm) for _ in range(self._count)]
+        self._resting.extend(HttpConnection(self._loop, address, self._confirm) for _ in range(self._count))
         [[opening]] = open_many(address, [self._name], _WINDOW)
         self._consumer = Connection(self._loop, opening, self._hear)
 
@@ -79,7 +80,7 @@ class Large:
     def _publish(self) -> float | None:
         while self._resting and self._sent < self._messages and self._sent - self.result.delivered < self._ahead:
             self._sent += 1
-            self._resting.pop().socket.send(self._request)
+            self._resting.popleft().socket.send(self._request)
         return None
 
     def _confirm(self, connection: HttpConnection, status: int, body: bytes) -> None:

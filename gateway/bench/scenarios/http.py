@@ -19,9 +19,9 @@ _PULLS: Final = 60_000
 _AHEAD: Final = 1_000
 """Messages that may wait for the pulls: so the store is not what is measured, and no pull has to wait long."""
 _SIZE: Final = 256
-_LARGE: Final = {"64 KiB": (64 * 1024, 40_000), "1 MiB": (1024 * 1024, 2_500)}
+_LARGE: Final = {"64 KiB": (64 * 1024, 16_000), "1 MiB": (1024 * 1024, 1_000)}
 """Bytes of a payload, and how many of them."""
-_LARGE_CONNECTIONS: Final = 4
+_LARGE_CONNECTIONS: Final = 8
 _LIMIT_S: Final = 90.0
 
 
