@@ -25,10 +25,12 @@ import pytest
 import gateway
 from gateway import cli, config
 from gateway.auth import apikey, policy
+from gateway.bench import record, table
 from tests.e2e.process import GatewayProcess
 
 TOP: Final = Path(__file__).parent.parent
 README: Final = TOP / "README.md"
+RECORDED: Final = TOP / "tests" / "bench" / "recorded.json"
 
 
 # ------------------------------------------------------------------------------------------------ generated parts
@@ -47,7 +49,17 @@ def commands() -> str:
     return "\n".join(rows) + "\n"
 
 
-GENERATED: Final = {"commands": commands, "configuration": config.reference, "map": house_map}
+def figures() -> str:
+    """The tables of the sitting that is kept in the tree."""
+    return table.markdown(record.read(RECORDED))
+
+
+GENERATED: Final = {
+    "commands": commands,
+    "configuration": config.reference,
+    "figures": figures,
+    "map": house_map,
+}
 
 
 def renew(text: str) -> str:
@@ -69,7 +81,7 @@ def test_the_generated_parts_are_up_to_date() -> None:
 
 def test_a_stale_part_is_found() -> None:
     text = README.read_text(encoding="utf-8")
-    for words in ("| `gateway serve` |", "| `listen.data` |", "tick wheel"):
+    for words in ("| `gateway serve` |", "| `listen.data` |", "tick wheel", "| pipeline 1→1 |"):
         assert renew(text.replace(words, "something else")) == text != text.replace(words, "something else")
 
 

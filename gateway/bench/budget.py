@@ -63,8 +63,9 @@ class Judgement:
 
 
 def judge(record: Record, budget: Budget) -> Judgement:
-    """A budget held against a record."""
-    case = record.with_case_of(budget.scenario, budget.case)
+    """A budget held against a record; a scenario that was run at a part of its size does not count."""
+    outcome = record.outcomes.get(budget.scenario)
+    case = None if outcome is None or outcome.scale != 1 else outcome.case(budget.case)
     must = budget.must
     return Judgement(
         budget=budget,

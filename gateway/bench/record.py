@@ -109,10 +109,6 @@ class Record:
     peers: dict[str, list[dict[str, Any]]] = attrs.field(factory=dict)
     """Peer -> lines of the peers' load generator."""
 
-    def with_case_of(self, scenario: str, name: str) -> Case | None:
-        outcome = self.outcomes.get(scenario)
-        return None if outcome is None else outcome.case(name)
-
     def joined(self, later: Record) -> Record:
         """This one with what `later` has measured anew. Raises ValueError where they are not of one sitting."""
         for name in SAME:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
+import attrs
 import click
 import trio
 from rich.console import Console
@@ -30,6 +31,8 @@ def carry_out(scenario: Scenario, ground: Ground) -> Outcome | None:
     cases = trio.run(_carry_out, scenario, ground)
     if cases is None:
         return None
+    if len(cases) > 1:  # they are there to be compared
+        cases = [attrs.evolve(case, detail=None) for case in cases]
     return Outcome(date=datetime.now(UTC).isoformat(timespec="seconds"), scale=ground.scale, cases=cases)
 
 

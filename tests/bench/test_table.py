@@ -5,6 +5,7 @@ import pytest
 
 from gateway.bench.budget import BUDGETS, judge
 from gateway.bench.record import Record
+from gateway.bench.scenarios import SCENARIOS
 from gateway.bench.table import markdown
 from tests.bench.test_record import case, outcome, record_of
 
@@ -33,6 +34,14 @@ def test_or_a_multiple_of_a_peer(per_s: float, met: bool) -> None:
 def test_what_was_not_measured_is_not_judged() -> None:
     assert judge(record_of(), CPU).met is None
     assert judge(record_of(pipeline=outcome(case())), SYNC).met is None
+
+
+def test_what_was_measured_at_a_part_of_its_size_is_not_judged() -> None:
+    assert judge(record_of(pipeline=outcome(case(), scale=0.5)), CPU).measured is None
+
+
+def test_every_budget_belongs_to_a_scenario() -> None:
+    assert {budget.scenario for budget in BUDGETS} <= SCENARIOS.keys()
 
 
 def test_the_table_says_where_when_and_what() -> None:
