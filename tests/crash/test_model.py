@@ -1,4 +1,4 @@
-"""The engine against a dictionary: appends, settlements, seals, expiries, restarts, bad hints; the same answers.
+"""The engine against a dictionary: appends, settlements, seals, merges, expiries, restarts, bad hints; equal answers.
 
 Whenever it is asked, each subscription is due exactly what the model says, byte for byte, and every crash is recovered
 from twice, with the same result.
@@ -12,8 +12,9 @@ from random import Random
 from typing import Any, Final
 
 import attrs
+import pytest
 import trio
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from gateway.model import Start
@@ -22,7 +23,7 @@ from tests.engine.driving import BEGAN_MS, Driven, driven, message
 
 SUBSCRIPTIONS: Final = {"all": "t.>", "some": "t.a"}
 TTL_MS: Final = 60_000
-SETTINGS: Final[dict[str, Any]] = {"segment_bytes": 3000, "cache_bytes": 0}
+SETTINGS: Final[dict[str, Any]] = {"segment_bytes": 3000, "cache_bytes": 0, "merge_live_share": 0.5}
 
 RESTARTS: Final = ("crash", "crash", "reopen")
 
@@ -31,7 +32,7 @@ steps = st.lists(
         st.tuples(st.just("publish"), st.integers(1, 6), st.sampled_from(["t.a", "t.a", "t.b"])),
         st.tuples(st.just("publish_with_ttl"), st.integers(1, 3), st.just("t.a")),
         st.tuples(st.just("ack"), st.integers(0, 2**16), st.sampled_from(list(SUBSCRIPTIONS))),
-        st.tuples(st.sampled_from(["seal", "expire"]), st.just(0), st.just("")),
+        st.tuples(st.sampled_from(["seal", "expire", "sweep", "merge", "merge"]), st.just(0), st.just("")),
         st.tuples(st.sampled_from(RESTARTS), st.integers(0, 2**16), st.sampled_from(["", "damage the hints"])),
     ),
     min_size=6,
@@ -69,6 +70,7 @@ class Run:
         self.directory = directory
         self.model = Model()
         self.now = BEGAN_MS
+        self.merges = 0
 
     async def follow(self, every: Steps) -> None:
         """The steps between two restarts are one life; a crash ends it without a flush."""
@@ -109,6 +111,19 @@ class Run:
         elif verb == "expire":
             gateway.pass_time(TTL_MS + 1000)
             self.now = gateway.now
+        elif verb == "sweep":
+            await gateway.engine.sweep(gateway.now)
+        elif verb == "merge":
+            await self.merge(gateway)
+
+    async def merge(self, gateway: Driven) -> None:
+        """All that is worth it, behind two checkpoints that know what is settled."""
+        for _ in range(2):
+            await gateway.engine._log.checkpoint()
+        before = gateway.engine.statistics().merges
+        while await gateway.engine._merging.merge(gateway.now, hurry=True):
+            pass
+        self.merges += gateway.engine.statistics().merges - before
 
     async def publish(self, gateway: Driven, number: int, topic: str, ttl_ms: int | None) -> None:
         texts = [f"{self.model.count + index} " + "." * 80 for index in range(number)]
@@ -121,7 +136,8 @@ class Run:
     async def ack(self, gateway: Driven, name: str, dice: Random) -> None:
         client = gateway.attach(name)
         await gateway.deliver()
-        said = [position for position in client.received if dice.random() < 0.7]
+        share = dice.choice([0.3, 0.7, 0.9])
+        said = [position for position in client.received if dice.random() < share]
         if said:
             assert await gateway.ack(client, *((position, position) for position in said)) == len(said)
         for position in said:
@@ -159,7 +175,28 @@ def cut_off(every: Steps) -> tuple[Steps, Steps]:
     return list(every), []
 
 
+def follow(every: Steps) -> Run:
+    with tempfile.TemporaryDirectory() as directory:
+        run = Run(Path(directory) / "store")
+        trio.run(run.follow, every)
+        return run
+
+
+STRAGGLERS: Final[Steps] = [
+    *(("publish", 6, "t.a"), ("publish_with_ttl", 3, "t.a"), ("publish", 6, "t.b")) * 3,
+    *(("ack", number, name) for number in range(4) for name in SUBSCRIPTIONS),
+    *(("seal", 0, ""), ("merge", 0, ""), ("expire", 0, ""), ("sweep", 0, "")),
+    *(("publish", 6, "t.a"), ("ack", 7, "all"), ("seal", 0, ""), ("merge", 0, "")),
+]
+"""What is left of a few segments here and there, moved together, and once more when it is less."""
+
+
+@pytest.mark.parametrize("restart", ["crash", "reopen"])
+def test_a_merged_store_answers_as_a_dictionary_does(restart: str) -> None:
+    once: Steps = [*STRAGGLERS, (restart, 1, "")]
+    assert follow([*once, *STRAGGLERS, (restart, 2, "damage the hints"), ("publish", 1, "t.a")]).merges >= 4
+
+
 @given(steps)
 def test_the_engine_answers_as_a_dictionary_does(every: Steps) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        trio.run(Run(Path(directory) / "store").follow, every)
+    event(f"{min(follow(every).merges, 3)} merges")
