@@ -107,6 +107,7 @@ def recover(files: Files, directory: Path, replay: Replay, shelf: Shelf) -> Reco
     found = Recovered(checkpoint.epoch if checkpoint else "", [], 0, foreign)
     _remove_unbegun(files, directory, numbers, checkpoint, found)
     if checkpoint:
+        _check_merged(files, directory, numbers, checkpoint)
         _remove_let_go(files, directory, numbers, checkpoint)
     _check_complete(files, directory, numbers, checkpoint)
     if checkpoint:
@@ -215,6 +216,23 @@ def _is_unbegun(data: bytes, size: int) -> bool:
     if size < len(records.MAGIC) + records.HEAD_BYTES:
         return True
     return size < min(records.end_of(data, len(records.MAGIC)), HEADER_BYTES_MAX)
+
+
+def _check_merged(files: Files, directory: Path, numbers: list[int], checkpoint: Checkpoint) -> None:
+    """Refuse where a segment that the checkpoint knows as merged is what it was before: a merge is durable before that.
+
+    Asked before anything is removed: what stands in the way may be the rest of it.
+    """
+    for kept in checkpoint.segments:
+        path = directory / segment_name(kept.number)
+        if kept.last == kept.number or kept.number not in numbers:
+            continue
+        header = read_header(files, path)
+        if header is not None and header.last < kept.last:
+            raise StoreError(
+                f"{path}: is older than the checkpoint, which knows it merged with those up to "
+                f"{segment_name(kept.last)}; restore both from one backup"
+            )
 
 
 def _remove_let_go(files: Files, directory: Path, numbers: list[int], checkpoint: Checkpoint) -> None:

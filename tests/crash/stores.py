@@ -72,6 +72,39 @@ def build(directory: Path, *, crash: bool) -> Store:
     return Store(directory, trio.run(fill))
 
 
+MERGED: Final = 3
+"""So many segments are merged into the first by `build_merged`."""
+
+
+def build_merged(directory: Path) -> tuple[Store, Contents]:
+    """A store whose first segment was merged from three, as a killed process leaves it; and what those three were."""
+
+    async def fill() -> tuple[dict[int, bytes], Contents]:
+        async with driven(directory, FaultyFiles(), crash=True, **SETTINGS, merge_live_share=0.5) as gateway:
+            for name in ("orders", "also"):
+                await gateway.subscribe(name)
+            clients = [gateway.attach(name, 1000) for name in ("orders", "also")]
+            while gateway.engine.statistics().segments < 6:
+                await gateway.publish(message("trade.a", "x" * 300))
+            await gateway.deliver()
+            bodies = dict(zip(clients[0].received, clients[0].bodies, strict=True))
+            end = gateway.engine._log.segments[MERGED].base
+            acked = [position for position in bodies if position < end and position % 3]
+            for client in clients:
+                assert await gateway.ack(client, *((position, position) for position in acked)) == len(acked)
+            sources = {each.path.name: each.path.read_bytes() for each in gateway.engine._log.segments[:MERGED]}
+            for _ in range(2):
+                await gateway.engine._log.checkpoint()
+            while await gateway.engine._merging.merge(gateway.now, hurry=True):
+                pass
+            assert gateway.engine.statistics().merged_segments == MERGED
+            let_go(clients)
+            return {position: bodies[position] for position in bodies.keys() - set(acked)}, sources
+
+    bodies, sources = trio.run(fill)
+    return Store(directory, bodies), sources
+
+
 @attrs.frozen
 class Outcome:
     """What a start on a damaged store came to."""

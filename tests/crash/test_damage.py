@@ -69,12 +69,17 @@ def duplicate_behind_the_last(path: Path) -> None:
     shutil.copy(path, path.with_name("0000000099.log"))
 
 
+def neighbour_of(path: Path) -> Path:
+    """The segment behind it."""
+    return min(other for other in path.parent.glob("*.log") if other > path)
+
+
 def duplicate_over_its_neighbour(path: Path) -> None:
-    shutil.copy(path, path.with_name(f"{int(path.stem) + 1:010}.log"))
+    shutil.copy(path, neighbour_of(path))
 
 
 def swap_with_its_neighbour(path: Path) -> None:
-    neighbour = path.with_name(f"{int(path.stem) + 1:010}.log")
+    neighbour = neighbour_of(path)
     path.rename(path.with_suffix(".swap"))
     neighbour.rename(path)
     path.with_suffix(".swap").rename(neighbour)
