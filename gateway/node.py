@@ -97,7 +97,8 @@ class Node:
         self.admit.doors.append(self.disk.check)
         if self.quotas:
             self.admit.doors.append(self.quotas.check)
-        self.notify = Notify(engine, steps)
+        self.unsent = Unsent(config.flow.unsent_bytes_max)
+        self.notify = Notify(engine, steps, self.unsent.gathering)
         self.deliver = Deliver(engine, self.clock)
         self.settle = Settle(engine, items_max, self.clock)
         self.redeliver = Redeliver(engine, config.deliver.tick_ms, self.clock, self.admit.submit, steps)
@@ -113,7 +114,6 @@ class Node:
 
         # the edges
         self.connections = Connections()
-        self.unsent = Unsent(config.flow.unsent_bytes_max)
         self.flow_control = FlowControl(engine, config.flow, config.deliver.frame_bytes_max, self.clock)
         self.watchdog = Watchdog()
         self.watchdog.every_tick(lambda _now: self.clock.steer())

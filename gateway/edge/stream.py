@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import trio
@@ -29,6 +30,29 @@ _GATHERED_BYTES_MIN: Final = 8 * 1024
 Sent = Callable[[], None]
 
 
+class Gathering:
+    """While it is entered, what streams are offered is put together, and goes to each socket in one call at the end.
+
+    A commit answers many publishes of one connection, and a system call each would cost more than all else of them.
+    """
+
+    def __init__(self) -> None:
+        self.is_entered = False
+        self._offered: dict[OutboxStream, list[tuple[bytes, Sent | None]]] = {}
+
+    def __enter__(self) -> None:
+        self.is_entered = True
+
+    def __exit__(self, *_: object) -> None:
+        self.is_entered = False
+        offered, self._offered = self._offered, {}
+        for stream, items in offered.items():
+            stream.offer_all(items)
+
+    def add(self, stream: OutboxStream, data: bytes, sent: Sent | None) -> None:
+        self._offered.setdefault(stream, []).append((data, sent))
+
+
 class Unsent:
     """What waits for the sockets of all streams together, bounded whatever their number (promise 7).
 
@@ -40,6 +64,7 @@ class Unsent:
         self.bytes = 0
         self.cut = 0
         """Streams cut to make room."""
+        self.gathering = Gathering()
         self._waiting: dict[OutboxStream, None] = {}
 
     def count(self, stream: OutboxStream, change: int) -> None:
@@ -61,6 +86,11 @@ class Unsent:
             if stream.on_cut is not None:
                 stream.on_cut()
             stream.abort()
+
+
+def _call_all(calls: Sequence[Sent]) -> None:
+    for sent in calls:
+        sent()
 
 
 def _gathers(parts: int, size: int) -> bool:
@@ -135,6 +165,9 @@ class OutboxStream(trio.abc.Stream):
         """
         if self._closed or self._broken:
             return
+        if self._together is not None and self._together.gathering.is_entered:
+            self._together.gathering.add(self, data, sent)
+            return
         if self._outbox:
             self._outbox.append((memoryview(data), sent))
             self._count(len(data))
@@ -152,13 +185,22 @@ class OutboxStream(trio.abc.Stream):
             return
         self._leave(memoryview(data)[taken:], sent)
 
+    def offer_all(self, items: Sequence[tuple[bytes, Sent | None]]) -> None:
+        """Several at once. Each `sent` is called once all of them have gone."""
+        if len(items) == 1:
+            self.offer(*items[0])
+            return
+        calls = [sent for _, sent in items if sent is not None]
+        self.offer(b"".join([data for data, _ in items]), partial(_call_all, calls) if calls else None)
+
     def offer_parts(self, parts: Sequence[bytes | memoryview], sent: Sent | None = None) -> None:
         """The same for what lies in several places, such as slices of a mapped file: the kernel gathers it, uncopied.
 
         Small or scattered parts are joined: a gathering of many costs more than a copy. So is what the kernel leaves.
         """
         size = sum(map(len, parts))
-        if self._outbox or self._closed or self._broken or not _gathers(len(parts), size):
+        gathering = self._together is not None and self._together.gathering.is_entered
+        if self._outbox or self._closed or self._broken or gathering or not _gathers(len(parts), size):
             self.offer(b"".join(parts), sent)
             return
         try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 
 import attrs
 
 from gateway.engine.base import Engine
-from gateway.model import Batch
+from gateway.model import Batch, Settlement
 from gateway.steps import UNTRACED, Steps
 
 
@@ -27,7 +29,11 @@ class NotifyStatistics:
 class Notify:
     """The stage behind the flusher."""
 
-    def __init__(self, engine: Engine, steps: Steps = UNTRACED) -> None:
+    def __init__(
+        self, engine: Engine, steps: Steps = UNTRACED, gathering: AbstractContextManager[None] | None = None
+    ) -> None:
+        """`gathering` is entered while the answers of a commit are given."""
+        self._gathering = gathering or nullcontext()
         self.statistics = NotifyStatistics()
         self._steps = steps
         self._engine = engine
@@ -39,15 +45,19 @@ class Notify:
             began = perf_counter()
             statistics.commits += 1
             self._steps.stored(entries)
-            for entry in entries:
-                if isinstance(entry, Batch):
-                    self._count(entry)
-                    entry.finish()
-                else:
-                    statistics.settlements += 1
-                    if entry.done is not None:
-                        entry.done(entry)
+            with self._gathering:
+                self._answer(entries)
             statistics.busy_seconds += perf_counter() - began
+
+    def _answer(self, entries: Sequence[Batch | Settlement]) -> None:
+        for entry in entries:
+            if isinstance(entry, Batch):
+                self._count(entry)
+                entry.finish()
+            else:
+                self.statistics.settlements += 1
+                if entry.done is not None:
+                    entry.done(entry)
 
     def _count(self, batch: Batch) -> None:
         statistics = self.statistics

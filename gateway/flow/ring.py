@@ -190,7 +190,7 @@ class Budget:
         self.bytes_max = bytes_max
         self.used = 0
         self.waits = 0
-        self._freed = trio.Event()
+        self._freed: trio.Event | None = None  # made where somebody waits
 
     async def take(self, size: int, wait_s: float) -> None:
         """Take `size` bytes; waits up to `wait_s` for them, then GatewayError `overloaded`."""
@@ -198,7 +198,7 @@ class Budget:
             self.waits += 1
             with trio.move_on_after(wait_s):
                 while self.used + size > self.bytes_max and self.used:
-                    await self._freed.wait()
+                    await self._wait()
             if self.used + size > self.bytes_max and self.used:
                 raise overloaded(wait_s)
         self.used += size
@@ -206,12 +206,18 @@ class Budget:
     async def wait_empty(self) -> None:
         """Wait until nothing is under way."""
         while self.used:
-            await self._freed.wait()
+            await self._wait()
 
     def give(self, size: int) -> None:
         self.used -= size
-        self._freed.set()
-        self._freed = trio.Event()
+        if self._freed is not None:
+            self._freed.set()
+            self._freed = None
+
+    async def _wait(self) -> None:
+        if self._freed is None:
+            self._freed = trio.Event()
+        await self._freed.wait()
 
 
 def overloaded(waited_s: float) -> GatewayError:

@@ -4,6 +4,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from typing import cast
 
 import pytest
 import trio
@@ -338,3 +339,59 @@ async def test_parts_wait_behind_what_is_unsent(stream: OutboxStream, peer: sock
     stream.offer_parts([b"a" * 10_000, b"b" * 10_000])
     assert stream.unsent == unsent + 20_000
     assert stream.gathered_bytes == 0
+
+
+# ---------------------------------------------------------------------------------------------------- together
+
+
+class Counting:
+    """A socket that counts the calls that send."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.sends = 0
+
+    def send(self, data: bytes) -> int:
+        self.sends += 1
+        return self.sock.send(data)
+
+
+async def test_what_is_offered_while_answers_are_gathered_goes_in_one_call(
+    pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery
+) -> None:
+    counting, together = Counting(pair[0]), Unsent(1 << 30)
+    stream = OutboxStream(cast("socket.socket", counting), nursery, together)
+    sent: list[str] = []
+    with together.gathering:
+        stream.offer(b"one ", partial(sent.append, "one"))
+        stream.offer_parts([b"t", b"wo "], partial(sent.append, "two"))
+        stream.offer(b"three")
+        assert (counting.sends, sent) == (0, [])
+    assert (counting.sends, sent) == (1, ["one", "two"])
+    assert read(pair[1]) == b"one two three"
+    stream.offer(b"four")
+    assert counting.sends == 2
+
+
+async def test_what_is_gathered_goes_behind_what_is_unsent(
+    pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery
+) -> None:
+    together = Unsent(1 << 30)
+    stream = OutboxStream(pair[0], nursery, together)
+    stream.offer(b"x" * LARGE)
+    with together.gathering:
+        stream.offer(b"one")
+        stream.offer(b"two")
+    data = await read_all(pair[1], LARGE + 6)
+    assert data[LARGE:] == b"onetwo"
+
+
+async def test_what_fails_while_answers_are_gathered_keeps_none_of_them_back(
+    pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery
+) -> None:
+    together = Unsent(1 << 30)
+    stream = OutboxStream(pair[0], nursery, together)
+    with suppress(ZeroDivisionError), together.gathering:
+        stream.offer(b"one")
+        raise ZeroDivisionError
+    assert read(pair[1]) == b"one"

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import pytest
 import trio
 import trio.testing
@@ -38,6 +40,27 @@ async def test_messages_are_counted_as_they_were_answered(
     await engine.commits.send([batch])
     await trio.testing.wait_all_tasks_blocked()
     assert notify.statistics == NotifyStatistics(1, 1, accepted, refused, duplicates, 0)
+
+
+async def test_the_answers_of_a_commit_are_given_together(nursery: trio.Nursery) -> None:
+    engine = ScriptedEngine()
+    order: list[str] = []
+
+    class Gathering(AbstractContextManager[None]):
+        def __enter__(self) -> None:
+            order.append("begin")
+
+        def __exit__(self, *_: object) -> None:
+            order.append("end")
+
+    notify = Notify(engine.as_engine, gathering=Gathering())
+    nursery.start_soon(notify.run)
+    for _ in range(2):
+        await engine.commits.send(
+            [Batch([Message("a")], Durability.FSYNCED, 1, lambda _: order.append("told")) for _ in range(2)]
+        )
+        await trio.testing.wait_all_tasks_blocked()
+    assert order == ["begin", "told", "told", "end"] * 2
 
 
 async def test_everyone_of_a_commit_is_told_once_and_in_order(nursery: trio.Nursery) -> None:
