@@ -205,6 +205,7 @@ async def test_what_is_under_way_is_answered_before_the_end(
         pulled = (await puller.post(PULL, b'{"max":1}')).json
         await client.send(SUBSCRIBE)
         assert [(await client.receive())["op"] for _ in range(2)] == ["ok", "messages"]
+        before = node.admit.ring.statistics().items
         SlowDisk(monkeypatch, 0.15)
         async with open_http(node.address) as publisher, open_http(node.address) as empty:
             await publisher.send(request_bytes("POST", ONE, b'"new"'))
@@ -212,7 +213,7 @@ async def test_what_is_under_way_is_answered_before_the_end(
             await puller.send(request_bytes("POST", SETTLE, orjson.dumps({"lease": pulled["lease"], "ack": [[1, 1]]})))
             await client.send({"op": "publish", "id": 1, "messages": [{"topic": "trade.a", "data": 1}]})
             await client.send({"op": "ack", "id": 2, "subscription": "orders", "ranges": [[1, 2]]})
-            await in_time(lambda: positions(node) == 6 and statistics(node).acked == 2)
+            await in_time(lambda: node.admit.ring.statistics().items == before + 3 and statistics(node).acked == 2)
             node.stop()
             frames = [await client.receive() for _ in range(3)]
             assert {frame["op"] for frame in frames} == {"drain", "published", "ok"}
@@ -229,10 +230,11 @@ async def test_http_alone_is_answered_before_the_end_too(node: Node, monkeypatch
     async with open_http(node.address) as http, open_http(node.address) as settler:
         await http.post(ONE, b"1")
         lease = (await settler.post(PULL, b"{}")).json["lease"]
+        before = node.admit.ring.statistics().items
         SlowDisk(monkeypatch, 0.15)
         await settler.send(request_bytes("POST", SETTLE, orjson.dumps({"lease": lease, "ack": [[1, 1]]})))
         await http.send(request_bytes("POST", ONE, b""))
-        await in_time(lambda: positions(node) == 3 and statistics(node).acked == 1)
+        await in_time(lambda: node.admit.ring.statistics().items == before + 1 and statistics(node).acked == 1)
         node.stop()
         for client, status in ((settler, 200), (http, 201)):
             answer = await client.answer()
@@ -287,6 +289,7 @@ async def test_a_full_gateway_says_so_and_loses_nothing(start_node: StartNode, m
     node = await start_node({"ring.items_max": 1, "ring.wait_ms": 150})
     thaw = trio.Event()
     monkeypatch.setattr(node.engine, "wait_room", thaw.wait)
+    monkeypatch.setattr(type(node.engine), "has_room", property(lambda _: thaw.is_set()))
     await subscription(node)
     async with bystander(node) as other:
         answers: dict[int, Answer] = {}
@@ -325,6 +328,7 @@ async def test_a_full_gateway_pushes_back_over_websocket_too(
     node = await start_node({"ring.items_max": 1, "ring.wait_ms": 100})
     thaw = trio.Event()
     monkeypatch.setattr(node.engine, "wait_room", thaw.wait)
+    monkeypatch.setattr(type(node.engine), "has_room", property(lambda _: thaw.is_set()))
     async with open_raw_websocket(node.address) as client:
         for number in range(8):
             await client.send({"op": "publish", "id": number, "messages": [{"topic": "a", "data": number}]})

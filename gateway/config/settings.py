@@ -81,6 +81,13 @@ class Store:
     pending_bytes_max: int = setting(
         64 * MIB, "Bytes that may wait for the disk; beyond it the append stage waits.", MIB, 2**34
     )
+    commit_rest_ms: float = setting(
+        2.0,
+        "Rest between two commits while many small ones would take half of the run loop: it is what they wait longer, "
+        "and what they save is up to half of the processor time; 0: never.",
+        0,
+        100,
+    )
     lazy_sync_ms: int = setting(50, "Acks that nobody waits for reach the disk within this time.", 0, 10_000)
     merge_live_share: float = setting(
         0.25,

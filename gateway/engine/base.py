@@ -69,6 +69,16 @@ class EngineStatistics:
     """Messages acked, nacked or terminated, by the tier their lease was in."""
 
 
+class Upstream(Protocol):
+    """Where small batches wait for the next commit, so that they are appended together."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def bring_in(self) -> None:
+        """Append all of them."""
+
+
 class Engine(Protocol):
     """Storage and delivery state behind the flow."""
 
@@ -115,14 +125,24 @@ class Engine(Protocol):
         Each batch `is_routed`.
         """
 
+    @property
+    def has_room(self) -> bool:
+        """Whether `wait_room` would not wait."""
+
     async def wait_room(self) -> None:
         """Wait while too much waits for the disk."""
 
-    async def wait_turn(self) -> None:
-        """Wait until no commit is under way: what is appended then is in the next."""
+    def bring_from(self, upstream: Upstream) -> None:
+        """Have `upstream` bring in what waits there before each commit, and before subscriptions come or go."""
 
-    async def committed(self) -> list[Batch | Settlement]:
-        """Wait for batches and settlements that have become as durable as they asked. For one task."""
+    def expect(self) -> None:
+        """See to it that there is a commit, for what `upstream` brings in."""
+
+    async def tell_commits(self, told: Callable[[list[Batch | Settlement]], None]) -> None:
+        """Call `told` with the batches and settlements of each commit, once they are as durable as they asked.
+
+        For one task, for ever. `told` must not wait, and is called by whoever made it true.
+        """
 
     # subscriptions
     async def put_subscription(

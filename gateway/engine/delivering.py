@@ -52,8 +52,10 @@ class Turns:
         return None
 
     async def wait(self) -> None:
-        """Until `take` may have something."""
-        if not self._ready:
+        """Until `take` may have something; others run meanwhile."""
+        if self._ready:
+            await trio.lowlevel.checkpoint()
+        else:
             self._marked = trio.Event()
             await self._marked.wait()
 

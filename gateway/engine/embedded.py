@@ -24,7 +24,7 @@ from gateway.broker.queue import Past
 from gateway.broker.subscription import Subscription
 from gateway.config import Config
 from gateway.engine.appender import Appender
-from gateway.engine.base import DeadLetter, EngineStatistics, Send
+from gateway.engine.base import DeadLetter, EngineStatistics, Send, Upstream
 from gateway.engine.catalogue import Catalogue, encode_past, subscription_record
 from gateway.engine.delivering import Deliveries, Turns, tell_released
 from gateway.engine.doomed import DoomedMessages
@@ -57,7 +57,7 @@ from gateway.steps import UNTRACED, Steps
 from gateway.store import record as records
 from gateway.store.files import Files
 from gateway.store.index import Index
-from gateway.store.log import Log
+from gateway.store.log import Commit, Log
 from gateway.store.record import Kind, Record
 from gateway.store.segment import Segment
 
@@ -189,17 +189,38 @@ class EmbeddedEngine:
     def on_created(self, tell: Callable[[str], None]) -> None:
         self._created.append(tell)
 
+    @property
+    def has_room(self) -> bool:
+        return self._log.has_room
+
     async def wait_room(self) -> None:
         await self._log.wait_room()
 
-    async def wait_turn(self) -> None:
-        await self._log.wait_turn()
+    def bring_from(self, upstream: Upstream) -> None:
+        self._log.coming = upstream.__len__
+        self._log.bring_in = upstream.bring_in
+
+    def expect(self) -> None:
+        self._log.expect()
 
     def append(self, batches: Sequence[Batch], now: int) -> None:
         self._appender.append(batches, now)
 
-    async def committed(self) -> list[Batch | Settlement]:
-        commit = await self._log.committed()
+    async def tell_commits(self, told: Callable[[list[Batch | Settlement]], None]) -> None:
+        log = self._log
+
+        def tell(commit: Commit) -> None:
+            told(self._committed(commit))
+
+        try:
+            log.on_commit = tell
+            tell(log.unreported())
+            await trio.sleep_forever()
+        finally:
+            log.on_commit = None
+
+    def _committed(self, commit: Commit) -> list[Batch | Settlement]:
+        """What of it is for whoever waits; subscriptions are woken."""
         for number in commit.routed:
             subscription = self._catalogue.by_number.get(number)
             if subscription is not None and subscription.takers:
@@ -217,6 +238,7 @@ class EmbeddedEngine:
         self, name: str, settings: SubscriptionSettings, now: int
     ) -> tuple[SubscriptionView, bool]:
         self._begin(now)
+        self._log.bring_in()  # what has been routed goes as it was routed
         subscription = self._catalogue.by_name.get(name)
         created = subscription is None
         if subscription is None:
@@ -266,6 +288,7 @@ class EmbeddedEngine:
     async def delete_subscription(self, name: str) -> None:
         subscription = self._catalogue.known(name)
         self._begin(self._clock())
+        self._log.bring_in()
         consumers = list(subscription.consumers)
         self._catalogue.remove(subscription)
         self._turns.drop(subscription)

@@ -48,7 +48,6 @@ class Deliver:
                 began = perf_counter()
                 self._turn(nursery, began + _TURN_S)
                 self.statistics.busy_seconds += perf_counter() - began
-                await trio.lowlevel.checkpoint()
 
     def _turn(self, nursery: trio.Nursery, until_s: float) -> None:
         now = self._clock()

@@ -39,15 +39,15 @@ class Notify:
         self._engine = engine
 
     async def run(self) -> None:
-        statistics = self.statistics
-        while True:
-            entries = await self._engine.committed()
-            began = perf_counter()
-            statistics.commits += 1
-            self._steps.stored(entries)
-            with self._gathering:
-                self._answer(entries)
-            statistics.busy_seconds += perf_counter() - began
+        await self._engine.tell_commits(self._told)
+
+    def _told(self, entries: Sequence[Batch | Settlement]) -> None:
+        began = perf_counter()
+        self.statistics.commits += 1
+        self._steps.stored(entries)
+        with self._gathering:
+            self._answer(entries)
+        self.statistics.busy_seconds += perf_counter() - began
 
     def _answer(self, entries: Sequence[Batch | Settlement]) -> None:
         for entry in entries:

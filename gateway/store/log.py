@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from time import thread_time
 from typing import Any, Final
 
 import attrs
@@ -26,6 +27,7 @@ import trio
 
 from gateway.config import Store as StoreSettings
 from gateway.errors import GatewayError, StoreError, StoreLockedError
+from gateway.kit.pace import Pace
 from gateway.model import Durability
 from gateway.store import record as records
 from gateway.store import recovery
@@ -44,7 +46,10 @@ _log = structlog.get_logger("gateway.store")
 _BASE = attrgetter("base")
 _LOOK_AGAIN_MS: Final = 2000  # for room on a full disk
 _PASSES_MAX: Final = 64
-_QUIET_PASSES: Final = 2  # one in which an edge hears of it, and one in which it is appended
+_QUIET_PASSES: Final = 2
+_FEW: Final = 8  # who gather by themselves where they are more
+_MUCH: Final = 64 * 1024  # bytes that are worth a commit of their own
+_ALONE: Final = 2  # publishers so few that none of them is worth a wait
 
 
 @attrs.define(slots=True)
@@ -90,11 +95,18 @@ class Log:
         self.writer = Writer(self.files, self.directory, settings.segment_bytes, self._disk.tell)
         self._lock: int | None = None
         self._work = Work()
-        self._nudge = trio.Event()  # something waits for the disk
-        self._wake = trio.Event()  # somebody waits for it
-        self._room = trio.Event()
-        self._turned = trio.Event()
-        self._turned.set()
+        self.coming: Callable[[], int] = lambda: 0
+        """How many batches wait to be appended right before the next turn."""
+        self.bring_in: Callable[[], None] = lambda: None
+        """Appends them; set by the engine, as is `coming`."""
+        self.on_commit: Callable[[Commit], None] | None = None
+        """Told of each commit at once; where it is None, `committed` tells."""
+        self._pace = Pace(settings.commit_rest_ms / 1000)
+        self._turned_at = 0.0  # when the last turn ended
+        self._wake = trio.Event()  # somebody waits for the disk
+        self._is_lazy = False  # something goes there with the next turn, and at the latest by its time
+        self._patience: trio.CancelScope | None = None  # of the flusher while it rests
+        self._room: trio.Event | None = None  # made where somebody waits
         self._reported = trio.Event()
         self._commit = Commit([], {})
         self._now_ms = 0
@@ -221,7 +233,6 @@ class Log:
                 self._spare_at_ms = self._now_ms + _LOOK_AGAIN_MS
                 self._work.spare_wanted = True
                 self._checkpoint_due = True  # a checkpoint lets go of segments, and may make room
-                self._nudge.set()
                 self._wake.set()
             return
         active = self.active
@@ -297,9 +308,12 @@ class Log:
         segment.size += size
         work.size += size
         work.records += count
-        self._nudge.set()
         if not lazy:
             self._wake.set()
+        elif not self._is_lazy:
+            self._is_lazy = True
+            if self._patience is not None:
+                self._patience.deadline = self._lazy_by()
 
     def submit(self, entry: object, durability: Durability = Durability.FSYNCED) -> None:
         """Have `entry` reported by `committed` once everything appended so far has reached `durability`."""
@@ -307,7 +321,10 @@ class Log:
             self._work.written.append(entry)
         else:
             self._work.entries.append(entry)
-        self._nudge.set()
+        self._wake.set()
+
+    def expect(self) -> None:
+        """Have a turn, for what `bring_in` appends."""
         self._wake.set()
 
     async def sync(self) -> None:
@@ -337,14 +354,17 @@ class Log:
             self._adopting = None
         return merge.adopted
 
+    @property
+    def has_room(self) -> bool:
+        """Whether less than store.pending_bytes_max waits for the disk, or nothing will ever reach it."""
+        return self._work.size < self.settings.pending_bytes_max or self.failed is not None
+
     async def wait_room(self) -> None:
         """Wait until less than store.pending_bytes_max waits for the disk."""
-        while self._work.size >= self.settings.pending_bytes_max and self.failed is None:
+        while not self.has_room:
+            if self._room is None:
+                self._room = trio.Event()
             await self._room.wait()
-
-    async def wait_turn(self) -> None:
-        """Wait until no commit is under way; what is appended then goes with the next."""
-        await self._turned.wait()
 
     # --------------------------------------------------------------------------------------------- flusher
 
@@ -352,29 +372,45 @@ class Log:
         """The flusher. Ends only by cancellation or by raising StoreError."""
         while True:
             await self._wait_work()
+            await self._rest()
             await self._gather()
             await self._turn()
 
     async def _wait_work(self) -> None:
-        await self._nudge.wait()
-        if not self._wake.is_set():
-            with trio.move_on_after(self.settings.lazy_sync_ms / 1000):
-                await self._wake.wait()
+        if self._wake.is_set():
+            return
+        with trio.CancelScope() as self._patience:
+            if self._is_lazy:
+                self._patience.deadline = self._lazy_by()
+            await self._wake.wait()
+        self._patience = None
+
+    def _lazy_by(self) -> float:
+        return trio.current_time() + self.settings.lazy_sync_ms / 1000
+
+    async def _rest(self) -> None:
+        """Where commits of few cost too much of the run loop, let a little time pass between two of them."""
+        rest_s = self._turned_at + self._pace.rest_s - trio.current_time()
+        if rest_s > 0 and self._about <= _FEW and self._work.size < _MUCH:
+            await trio.sleep(rest_s)
 
     async def _gather(self) -> None:
-        """Let batches that are already on their way come in: while each pass of the run loop brings more.
+        """Let batches that are already on their way come in: while passes of the run loop bring more.
 
-        Costs a pass, 10 us, where nothing comes; under load it makes a sync serve tens of single publishes, not two. It
-        ends at half of those that are about: then one half is worked on while the other is synced. What nobody waits
-        for does not count: acks of a drain come in every pass, and publishes would wait for all 64 of them.
+        Costs a pass, 10 us, where nothing comes; under load it makes a sync serve tens of single publishes, not two,
+        and what a commit costs, about a millisecond of passes and wake-ups, is what single publishes cost most. It ends
+        once as many have come as were about. What nobody waits for does not count: acks of a drain come in every pass,
+        and publishes would wait for all 64 of them.
         """
+        if self._about <= _ALONE:
+            return
         quiet = 0
         for _ in range(_PASSES_MAX):
-            before = self._work.waiting
-            if self._about > 8 and 2 * len(self._work.entries) >= self._about:
+            before = self._work.waiting + self.coming()
+            if len(self._work.entries) + self.coming() >= self._about:
                 return
             await trio.lowlevel.checkpoint()
-            quiet = 0 if self._work.waiting > before else quiet + 1
+            quiet = 0 if self._work.waiting + self.coming() > before else quiet + 1
             if quiet == _QUIET_PASSES:
                 return
 
@@ -387,10 +423,8 @@ class Log:
     async def _turn(self) -> None:
         work = self._take()
         began = trio.current_time()
-        self._turned = trio.Event()
         with trio.CancelScope(shield=True):  # what was taken must reach the file before anything behind it
             await self._write_off_the_loop(work)
-        self._turned.set()
         if self.failed:
             raise self.failed
         self.durable_end = work.end
@@ -407,8 +441,10 @@ class Log:
         statistics.commits += 1
         statistics.records += work.records
         statistics.bytes += work.size
-        statistics.commit_seconds += trio.current_time() - began
-        self._about = len(work.entries) + len(self._work.entries)
+        self._turned_at = trio.current_time()
+        statistics.commit_seconds += self._turned_at - began
+        self._pace.look(self._turned_at, thread_time())
+        self._about = len(work.entries) + len(self._work.entries) + self.coming()
         self._report(work.entries, work.routed)
 
     async def _write_off_the_loop(self, work: Work) -> None:
@@ -419,7 +455,7 @@ class Log:
             await trio.lowlevel.wait_readable(disk.descriptor)
             disk.acknowledge()
             finished = disk.finished  # asked first: what is found in the file now may be so because the job is over
-            if work.in_file:  # those who asked for no more have waited long enough
+            if work.in_file and work.written:  # those who asked for no more have waited long enough
                 self._report(work.written, {})
                 work.written = []
         if disk.error is not None:
@@ -427,11 +463,13 @@ class Log:
             self._fail(work, StoreError(f"{self.directory}: {reason}: the store has failed"))
 
     def _take(self) -> Work:
+        self.bring_in()
         work, self._work = self._work, Work()
-        self._nudge = trio.Event()
         self._wake = trio.Event()
-        self._room.set()
-        self._room = trio.Event()
+        self._is_lazy = False
+        if self._room is not None:
+            self._room.set()
+            self._room = None
         work.end = self.active.end
         if self._checkpoint_due:
             self._checkpoint_due = False
@@ -478,19 +516,28 @@ class Log:
             else:
                 commit.entries.append(entry)
         commit.routed.update(routed)
-        self._reported.set()
+        if self.on_commit is None:
+            self._reported.set()
+        else:
+            self._commit = Commit([], {})
+            self.on_commit(commit)
 
     def _fail(self, work: Work, error: StoreError) -> None:
         self.failed = error
         self._released += work.released  # their files are still to be closed
         _log.error("the store has failed; the node ends", error=str(error))
-        self._room.set()
+        if self._room is not None:
+            self._room.set()
         rest = self._work
         self._report(work.entries + work.written + rest.entries + rest.written, {})
 
     async def committed(self) -> Commit:
         """Wait for what the flusher has made true since the last call. For one task, the notify stage."""
         await self._reported.wait()
+        return self.unreported()
+
+    def unreported(self) -> Commit:
+        """The same, without waiting."""
         self._reported = trio.Event()
         commit, self._commit = self._commit, Commit([], {})
         return commit

@@ -98,10 +98,12 @@ class Driven:
         self.commits = 0
 
     async def notify(self) -> None:
-        while True:
-            for entry in await self.engine.committed():
+        def told(entries: list[Batch | Settlement]) -> None:
+            for entry in entries:
                 if entry.done is not None:
                     entry.done(entry)  # type: ignore[arg-type]  # each takes its own kind
+
+        await self.engine.tell_commits(told)
 
     # ---------------------------------------------------------------------------------------------- publishing
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import trio
 
 from gateway.broker.lease import Consumer
-from gateway.engine.base import DeadLetter, Engine
+from gateway.engine.base import DeadLetter, Engine, Upstream
 from gateway.model import Batch, Delivery, Settlement
 
 
@@ -21,8 +21,7 @@ class ScriptedEngine:
         self.undecided: set[Batch] = set()
         self.filters = trio.Event()
         self.room = trio.Event()
-        self.turn = trio.Event()
-        self.turn.set()
+        self.expected = 0
         self.room.set()
         self.error: Exception | None = None
         self.commits, self._commits = trio.open_memory_channel[list[Batch | Settlement]](100)
@@ -55,19 +54,27 @@ class ScriptedEngine:
         await self.filters.wait()
         self.undecided.discard(batch)
 
+    @property
+    def has_room(self) -> bool:
+        return self.room.is_set()
+
     async def wait_room(self) -> None:
         await self.room.wait()
 
-    async def wait_turn(self) -> None:
-        await self.turn.wait()
+    def bring_from(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+
+    def expect(self) -> None:
+        self.expected += 1
 
     def append(self, batches: Sequence[Batch], now: int) -> None:
         if self.error:
             raise self.error
         self.appended.append(list(batches))
 
-    async def committed(self) -> list[Batch | Settlement]:
-        return await self._commits.receive()
+    async def tell_commits(self, told: Callable[[list[Batch | Settlement]], None]) -> None:
+        async for entries in self._commits:
+            told(entries)
 
     def settle(self, settlement: Settlement, now: int) -> None:
         if self.error:
@@ -89,7 +96,9 @@ class ScriptedEngine:
         self.buried.append(dead)
 
     async def wait_ready(self) -> None:
-        if not self.due:
+        if self.due:
+            await trio.lowlevel.checkpoint()
+        else:
             self.ready = trio.Event()
             await self.ready.wait()
 

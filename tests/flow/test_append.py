@@ -27,7 +27,7 @@ def append(engine: ScriptedEngine, nursery: trio.Nursery) -> Append:
 
 
 async def test_what_waits_is_appended_together_in_order(append: Append, engine: ScriptedEngine) -> None:
-    batches = [batch_of(2) for _ in range(10)]
+    batches = [batch_of(40) for _ in range(10)]
     for batch in batches:
         append.ring.put_nowait(batch)
     await trio.testing.wait_all_tasks_blocked()
@@ -54,28 +54,52 @@ async def test_nothing_is_appended_while_too_much_waits_for_the_disk(append: App
     assert len(engine.appended) == 1
 
 
-async def test_few_wait_for_the_commit_under_way_and_go_together(append: Append, engine: ScriptedEngine) -> None:
-    engine.turn = trio.Event()
-    for _ in range(10):
-        append.ring.put_nowait(batch_of(1))
-        await trio.testing.wait_all_tasks_blocked()
+async def test_few_wait_for_the_next_commit_and_go_together(append: Append, engine: ScriptedEngine) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    batches = [batch_of(1) for _ in range(10)]
+    for number, batch in enumerate(batches, 1):
+        append.ring.put_nowait(batch)
+        assert (len(append), engine.expected) == (number, number)
     assert engine.appended == []
-    engine.turn.set()
-    await trio.testing.wait_all_tasks_blocked()
-    assert list(map(len, engine.appended)) == [10]
-
-
-async def test_many_are_appended_while_a_commit_is_under_way(append: Append, engine: ScriptedEngine) -> None:
-    engine.turn = trio.Event()
-    append.ring.put_nowait(batch_of(200))
-    await trio.testing.wait_all_tasks_blocked()
+    append.bring_in()
+    assert (engine.appended, len(append)) == ([batches], 0)
+    append.bring_in()
     assert len(engine.appended) == 1
+
+
+async def test_many_are_appended_behind_the_few_that_came_before(append: Append, engine: ScriptedEngine) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    few, many, later = batch_of(1), batch_of(200), batch_of(1)
+    for batch in (few, many, later):
+        append.ring.put_nowait(batch)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [batch for call in engine.appended for batch in call] == [few, many, later]
+
+
+async def test_no_more_wait_for_a_commit_than_are_written_in_one_go(append: Append, engine: ScriptedEngine) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    for _ in range(101):
+        append.ring.put_nowait(batch_of(10))
+    assert len(append) == 100
+    await trio.testing.wait_all_tasks_blocked()
+    assert (len(append), list(map(len, engine.appended))) == (0, [100, 1])
+
+
+async def test_where_filters_may_have_to_be_asked_nothing_waits_for_a_commit(
+    append: Append, engine: ScriptedEngine
+) -> None:
+    await trio.testing.wait_all_tasks_blocked()
+    engine.undecided.add(batch_of(1))
+    append.ring.put_nowait(batch_of(1))
+    await trio.testing.wait_all_tasks_blocked()
+    assert (len(append), len(engine.appended)) == (0, 1)
 
 
 async def test_a_store_that_has_failed_is_said_of_every_batch(append: Append, engine: ScriptedEngine) -> None:
     engine.error = StoreError("/data: no space left on device: the store has failed")
     done: list[Batch] = []
-    batches = [batch_of(1, done), batch_of(2, done)]
+    await trio.testing.wait_all_tasks_blocked()
+    batches = [batch_of(1, done), batch_of(40, done)]
     for batch in batches:
         append.ring.put_nowait(batch)
     await trio.testing.wait_all_tasks_blocked()

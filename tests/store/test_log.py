@@ -343,6 +343,53 @@ async def test_what_nobody_waits_for_goes_with_the_next_that_is_waited_for(
 # ------------------------------------------------------------------------------------------------------------ rotation
 
 
+async def test_what_is_brought_in_before_a_turn_goes_with_it(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    nursery.start_soon(opened.log.run)
+    await opened.log.sync()
+    assert await committed(opened.log) == []
+    waiting = [b"one", b"two"]
+
+    def bring_in() -> None:
+        while waiting:
+            opened.publish(waiting.pop(0))
+            opened.log.submit("brought in")
+
+    opened.log.coming = lambda: len(waiting)
+    opened.log.bring_in = bring_in
+    opened.log.expect()
+    assert await committed(opened.log) == ["brought in", "brought in"]
+    assert opened.log.statistics.commits == 2
+
+
+async def test_commits_are_told_at_once_where_somebody_listens(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    told: list[list[object]] = []
+    opened.log.on_commit = lambda commit: told.append(commit.entries)
+    nursery.start_soon(opened.log.run)
+    opened.publish(b"x")
+    opened.log.submit("a")
+    opened.log.submit("b")
+    await opened.log.sync()
+    assert told == [["a", "b"]]
+
+
+async def test_many_small_commits_rest_and_a_large_one_does_not(
+    open_log: Open, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    opened = open_log()
+    opened.log._pace.rest_s = 0.002
+    nursery.start_soon(opened.log.run)
+    await opened.log.sync()
+    began = trio.current_time()
+    await opened.log.sync()
+    assert trio.current_time() - began == pytest.approx(0.002)
+    began = trio.current_time()
+    opened.publish(b"x" * 100_000)
+    await opened.log.sync()
+    assert trio.current_time() == began
+
+
 async def test_acks_that_nobody_waits_for_do_not_hold_up_a_publish(open_log: Open, nursery: trio.Nursery) -> None:
     """A drain brings some in every pass of the run loop: the commit is not gathered for as long as they come."""
     opened = open_log()
