@@ -528,6 +528,7 @@ class Log:
         _log.error("the store has failed; the node ends", error=str(error))
         if self._room is not None:
             self._room.set()
+        self.bring_in()  # which refuses them
         rest = self._work
         self._report(work.entries + work.written + rest.entries + rest.written, {})
 

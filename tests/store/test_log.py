@@ -654,6 +654,22 @@ async def expect_failure(wait: Callable[[], Awaitable[None]]) -> None:
         await wait()
 
 
+async def test_what_was_to_be_brought_in_is_told_of_the_failure(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    opened.disk.fail("sync")
+    held = opened.disk.hold("sync")
+    refused: list[StoreError | None] = []
+    opened.publish(b"x")
+    failed = await blocks(nursery, lambda: expect_failure(opened.log.run))
+    await reached(held)
+    opened.log.bring_in = lambda: refused.append(opened.log.failed)
+    held.release()
+    with trio.fail_after(5):
+        await failed.wait()
+    assert refused == [opened.log.failed]
+    assert opened.log.failed is not None
+
+
 async def test_what_waited_behind_the_failure_is_told_too(open_log: Open, nursery: trio.Nursery) -> None:
     opened = open_log()
     held = opened.disk.hold("sync")
