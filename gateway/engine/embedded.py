@@ -551,8 +551,8 @@ class EmbeddedEngine:
         return standing(self._catalogue, self._log.segments, position) if self._holds(position) else None
 
     def _holds(self, position: int) -> bool:
-        first, end = self.kept
-        return first <= position < end
+        segment = self._log.segment_of(position)
+        return segment is not None and position < self._log.durable_end and segment.index.has(position)
 
     def statistics(self) -> EngineStatistics:
         log, merges = self._log, self._merging.statistics

@@ -119,7 +119,8 @@ class Steering:
         log, subscription = self._log, self._catalogue.known(name)
         if position >= log.end:
             raise GatewayError("not_found", f"position {position}: nothing is stored there; the next is {log.end}")
-        if position < log.segments[0].base:
+        segment = log.segment_of(position)
+        if segment is None or not segment.index.has(position):  # let go, or merged away: nobody was due it any more
             return why.settled(position, None)
         answer = why.explain(subscription, position, log.segments, log.durable_end, now)
         if answer is not None:
