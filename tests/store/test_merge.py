@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.errors import StoreError
 from gateway.kit.ranges import RangeSet
 from gateway.store import checkpoint as checkpoints
 from gateway.store import record as records
@@ -209,3 +210,42 @@ def test_a_fault_leaves_the_sources_as_they_are(tmp_path: Path, verb: str) -> No
     abandon(disk, merge)
     assert disk.open_files == []
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.suffix != ".hint"} == before
+
+
+# ------------------------------------------------------------------------------------------------- what a start finds
+
+
+def test_the_sources_of_a_merged_segment_are_removed_with_their_hints(tmp_path: Path) -> None:
+    segments(tmp_path, 10, 10, 10, 4, each=4)
+    recovered(tmp_path)  # makes hints
+    merged(tmp_path, [(2, 3)], [(15, 15)], [(21, 22)])
+    found, told = recovered(tmp_path)
+    assert told.there == [2, 3, 15, 21, 22, 31, 32, 33, 34]
+    assert sorted(path.name for path in tmp_path.glob("0*")) == [
+        "0000000001.hint",
+        "0000000001.log",
+        "0000000004.log",
+    ]
+
+
+def test_a_checkpoint_that_names_the_sources_finds_them_in_the_merged_segment(tmp_path: Path) -> None:
+    segments(tmp_path, 10, 10, 4, each=4)
+    merged(tmp_path, [(2, 3)], [(15, 15)])
+    (tmp_path / segment_name(2)).unlink()
+    assert recovered(tmp_path)[1].there == [2, 3, 15, 21, 22, 23, 24]
+
+
+def test_without_a_checkpoint_a_merged_segment_is_not_believed(tmp_path: Path) -> None:
+    """What was settled behind it may have stood in its sources."""
+    segments(tmp_path, 10, 10, 10, 4)
+    merged(tmp_path, [(2, 3)], [(15, 15)])
+    (tmp_path / checkpoints.NAME).unlink()
+    with pytest.raises(StoreError, match="the log alone does not tell what was settled"):
+        recovered(tmp_path)
+
+
+def test_a_copy_that_was_never_adopted_is_removed(tmp_path: Path) -> None:
+    segments(tmp_path, 10, 10, 4, each=4)
+    (tmp_path / "0000000001.log.tmp").write_bytes(b"half a copy")
+    assert recovered(tmp_path)[1].there == list(range(1, 25))
+    assert not (tmp_path / "0000000001.log.tmp").exists()
