@@ -219,7 +219,7 @@ def test_the_sources_of_a_merged_segment_are_removed_with_their_hints(tmp_path: 
     segments(tmp_path, 10, 10, 10, 4, each=4)
     recovered(tmp_path)  # makes hints
     merged(tmp_path, [(2, 3)], [(15, 15)], [(21, 22)])
-    found, told = recovered(tmp_path)
+    _found, told = recovered(tmp_path)
     assert told.there == [2, 3, 15, 21, 22, 31, 32, 33, 34]
     assert sorted(path.name for path in tmp_path.glob("0*")) == [
         "0000000001.hint",
