@@ -322,7 +322,7 @@ async def test_what_a_seek_wants_again_is_not_left_out(tmp_path: Path) -> None:
         assert not await held_up(gateway, disk, seek)
         assert gateway.engine.statistics().merge_failures == 1
         assert list(await due(gateway))[:50] == list(range(first, first + 50))
-        assert not list((tmp_path / "s").glob("*.tmp"))
+        assert not list((tmp_path / "s").glob("*.log.tmp"))
 
 
 async def test_what_a_new_subscription_is_due_of_the_past_is_not_left_out(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ async def test_where_the_first_source_is_let_go_meanwhile_the_copy_is_thrown_awa
             await log_of(gateway).checkpoint()
 
         assert not await held_up(gateway, disk, settle_everything)
-        assert not list((tmp_path / "s").glob("*.tmp"))
+        assert not list((tmp_path / "s").glob("*.log.tmp"))
     async with driven(tmp_path / "s", FaultyFiles(), **SETTINGS) as gateway:
         assert await due(gateway) == {}
 
@@ -437,8 +437,8 @@ async def test_it_can_be_left_at_any_step(tmp_path: Path) -> None:
                 await trio.to_thread.run_sync(held.reached.wait, 5)
                 nursery.cancel_scope.cancel()
                 held.release()
-            assert not list((tmp_path / "s").glob("*.tmp"))
-            assert segments_of(gateway) == before or verb == "sync"  # behind its last step it may be adopted all the same
+            assert not list((tmp_path / "s").glob("*.log.tmp"))
+            assert segments_of(gateway) == before or verb == "sync"  # behind its last step
         assert not [name for name in disk.open_files if name.endswith(".tmp")]
         await merge_all(gateway)
         assert any(segment.merged for segment in segments_of(gateway))
@@ -454,7 +454,7 @@ async def test_a_fault_of_the_disk_gives_the_copy_up_and_nothing_else(tmp_path: 
         disk.fail(verb, name="*.log.tmp", error=error)
         assert not await gateway.engine.merge(gateway.now)
         assert gateway.engine.statistics().merge_failures == 1
-        assert not list((tmp_path / "s").glob("*.tmp"))
+        assert not list((tmp_path / "s").glob("*.log.tmp"))
         assert (await gateway.publish(message("trade.more"))).error is None
         assert await merge_all(gateway) > 0
         assert len(await due(gateway)) == len(left) + 1
