@@ -27,8 +27,8 @@ from gateway.broker.shelf import Pile, Shelf
 from gateway.broker.slice import Slice
 from gateway.kit.wheel import passed
 
-CHUNK_MAX: Final = 128
-STEP: Final = 128
+CHUNK_MAX: Final = 64
+STEP: Final = 64
 """Records that one step makes due, ages or moves: at 2 to 10 us each, about a millisecond."""
 HEAP_LEASES_MAX: Final = 200_000
 GENERATION_MS: Final = 5_000
