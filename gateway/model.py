@@ -270,7 +270,7 @@ class Settle:
 class Settlement:
     """What one consumer says in one call, on its way through `settle`; `done` is called once the answer is true."""
 
-    __slots__ = ("consumer", "counts", "done", "error", "leaves", "settles", "unknown")
+    __slots__ = ("carried_out", "consumer", "counts", "done", "error", "leaves", "settles", "unknown")
 
     def __init__(
         self,
@@ -287,6 +287,7 @@ class Settlement:
         self.counts = dict.fromkeys(Verb, 0)
         self.unknown = 0
         self.error: GatewayError | None = None
+        self.carried_out: Callable[[Settlement], None] | None = None  # called where that took more than one step
 
 
 class Format(enum.StrEnum):

@@ -14,7 +14,8 @@ import msgspec
 from gateway.broker.shelf import Pile, Shelf
 from gateway.broker.slice import Slice
 from gateway.kit.order import Order
-from gateway.model import Delivery
+from gateway.kit.ranges import normalise
+from gateway.model import Delivery, Ranges
 
 if TYPE_CHECKING:
     from gateway.broker.subscription import Subscription
@@ -185,6 +186,28 @@ class Consumer:
     def overlapping(self, low: int, high: int) -> list[Lease]:
         """Leases of the heap tier that hold a position of [low, high], as it is now; a copy. And perhaps one before."""
         return self._leases.reaching(low, high)
+
+    def portion(self, ranges: Ranges, count_max: int) -> tuple[Ranges, Ranges]:
+        """Cut what is said of `ranges`: a part that is about some of its leases only, and the rest, mostly nothing.
+
+        The part may be about `count_max` leases of the heap tier, and as many of the others.
+        """
+        if len(self._leases) <= count_max and self.aged <= count_max:
+            return ranges, ()
+        ranges = normalise(ranges)
+        for index, (low, high) in enumerate(ranges):
+            counted, follows = self._leases.reach(low, high, count_max)
+            if self._aged is not None:
+                aged, behind = self._aged.reach(low, high, count_max)
+                counted = max(counted, aged)
+                follows = behind if follows is None or (behind is not None and behind < follows) else follows
+            if follows is not None and low < follows:
+                return [*ranges[:index], (low, follows - 1)], [(follows, high), *ranges[index + 1 :]]
+            count_max -= counted
+            if follows is not None or (count_max <= 0 and index + 1 < len(ranges)):
+                cut = index if follows is not None else index + 1
+                return ranges[:cut], ranges[cut:]
+        return ranges, ()
 
     # ------------------------------------------------------------------------------------------- the other tiers
 

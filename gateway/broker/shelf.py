@@ -129,6 +129,10 @@ class Pile(Generic[Owner]):
                 self._shelf.give(slot)
         return found
 
+    def reach(self, low: int, high: int, count_max: int) -> tuple[int, int | None]:
+        """How many records begin in [low, high], up to `count_max`; and where the one behind those begins."""
+        return (0, None) if self._order is None else self._order.reach(low, high, count_max)
+
     def find(self, position: int) -> tuple[Slice, int] | None:
         """The slice that holds `position`, which stays, and its tick; None where there is none."""
         for slot in () if self._order is None else self._order.reaching(position, position):

@@ -226,8 +226,12 @@ class Engine(Protocol):
     def handed(self, delivery: Delivery, now: int) -> None:
         """The frame has been handed to the socket: the leases begin."""
 
-    def settle(self, settlement: Settlement, now: int) -> None:
-        """Carry out; where `settlement.done` is set it is reported by `committed`."""
+    def settle(self, settlement: Settlement, now: int) -> bool:
+        """Carry out; where `settlement.done` is set it is reported by `committed`.
+
+        False: it is about so many leases that `tick` goes on with it, and what its consumer says next comes behind it.
+        `settlement.carried_out` is called at the end.
+        """
 
     def tick(self, now: int) -> bool:
         """One step of what is due: leases, delays. True: there is more, and others may run before the next step."""

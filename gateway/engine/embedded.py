@@ -7,12 +7,14 @@ calls that change subscriptions wait for the disk.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from random import random
 from typing import Any, Final, cast
 
+import attrs
 import trio
 
 from gateway.broker.body import own_position
@@ -61,6 +63,9 @@ from gateway.store.log import Commit, Log
 from gateway.store.record import Kind, Record
 from gateway.store.segment import Segment
 
+_SETTLED_MAX: Final = 500
+"""Leases that one settle may be about: at 5 to 10 us each; the rest in steps. A frame is one lease, or, where it is put
+together from what came back, several."""
 _TOLD_MAX: Final = 10_000
 """Ranges of a past that the trace is told of: more of them would be a pause."""
 
@@ -105,6 +110,7 @@ class EmbeddedEngine:
         self._steering = Steering(self._log, self._catalogue, self._turns, self._deliveries)
         self._created: list[Callable[[str], None]] = []
         self._on_deleted: dict[Consumer, Callable[[], None]] = {}
+        self._unfinished: deque[Settlement] = deque()  # each about more leases than are settled at once
 
     @property
     def epoch(self) -> str:
@@ -432,27 +438,55 @@ class EmbeddedEngine:
 
     # ---------------------------------------------------------------------------------------------- settling
 
-    def settle(self, settlement: Settlement, now: int) -> None:
+    def settle(self, settlement: Settlement, now: int) -> bool:
         self._begin(now)
+        waits = any(each.consumer is settlement.consumer for each in self._unfinished)
+        if waits or not self._carry_out(settlement, now):
+            self._unfinished.append(settlement)
+            return False
+        return True
+
+    def _carry_out(self, settlement: Settlement, now: int) -> bool:
+        """One step of it; whether that was the last."""
         consumer = settlement.consumer
         held = isinstance(consumer, Consumer) and consumer in consumer.subscription.consumers
-        for settle in settlement.settles:
+        finished = True
+        for index, settle in enumerate(settlement.settles):
             if held and isinstance(consumer, Consumer):
-                met, unknown = consumer.subscription.settle(consumer, settle, now, random())
+                ranges, rest = consumer.portion(settle.ranges, _SETTLED_MAX)
+                part = attrs.evolve(settle, ranges=ranges) if rest else settle
+                met, unknown = consumer.subscription.settle(consumer, part, now, random())
                 settlement.counts[settle.verb] += met
                 settlement.unknown += unknown
+                if rest:
+                    settlement.settles[: index + 1] = [attrs.evolve(settle, ranges=rest)]
+                    finished = False
+                    break
             else:
                 settlement.unknown += count(normalise(settle.ranges))
         if held and isinstance(consumer, Consumer):
             self._write_news(consumer.subscription, now, lazy=settlement.done is None)
             self._turns.mark(consumer.subscription)
-            tell_released(consumer)
-            if settlement.leaves:
+            if finished:
+                tell_released(consumer)
+            if finished and settlement.leaves:
                 self.detach(consumer, now)
-        if settlement.done is not None:
+        if finished and settlement.done is not None:
             self._log.submit(settlement)
+        return finished
+
+    def _carry_on(self, now: int) -> None:
+        """One step of what was too much to be settled at once: before leases end, as it was said before that."""
+        settlement = self._unfinished.popleft()
+        self._begin(now)
+        if not self._carry_out(settlement, now):
+            self._unfinished.appendleft(settlement)
+        elif settlement.carried_out is not None:
+            settlement.carried_out(settlement)
 
     def tick(self, now: int) -> bool:
+        if self._unfinished:
+            self._carry_on(now)
         touched: dict[Subscription, None] = {}
         for item in self._clockwork.advance(now):
             if isinstance(item, Lease):
@@ -473,7 +507,7 @@ class EmbeddedEngine:
         for subscription in touched:
             self._write_news(subscription, now)
             self._turns.mark(subscription)
-        return self._clockwork.behind or self._delays.behind
+        return self._clockwork.behind or self._delays.behind or bool(self._unfinished)
 
     def _come_due(self, now: int) -> dict[Subscription, None]:
         """One step of what was published with a delay; who has something of it."""

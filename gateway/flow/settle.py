@@ -25,12 +25,17 @@ class Settle:
 
     def settle(self, settlement: Settlement) -> None:
         try:
-            self._engine.settle(settlement, self._clock())
+            settlement.carried_out = self._count
+            finished = self._engine.settle(settlement, self._clock())
         except GatewayError as error:
             settlement.error = error
             if settlement.done is not None:
                 settlement.done(settlement)
             return
+        if finished:
+            self._count(settlement)
+
+    def _count(self, settlement: Settlement) -> None:
         for verb, number in settlement.counts.items():
             self.counts[verb] += number
         self.unknown += settlement.unknown

@@ -103,6 +103,20 @@ class Order(Generic[V]):
             index += 1
         return found
 
+    def reach(self, low: int, high: int, count_max: int) -> tuple[int, int | None]:
+        """How many keys are in [low, high], counted up to `count_max`; and the one behind those, where there is one."""
+        counted = 0
+        index = max(bisect_right(self._lows, low) - 1, 0)
+        while index < len(self._chunks) and self._lows[index] <= high:
+            keys = self._chunks[index][0]
+            start = bisect_left(keys, low)
+            here = bisect_right(keys, high) - start
+            if counted + here > count_max:
+                return count_max, keys[start + count_max - counted]
+            counted += here
+            index += 1
+        return counted, None
+
     def some(self, count_max: int) -> list[V]:
         """The first values, at most so many; a copy."""
         return list(islice(self, count_max))

@@ -7,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.broker.choosing import Takers
+from gateway.broker.clockwork import Clockwork
 from gateway.broker.lease import Consumer, Lease
 from gateway.broker.slice import Slice
 from gateway.broker.subscription import Subscription
+from gateway.kit.ranges import normalise
+from gateway.model import Ranges, SubscriptionSettings
 
 positions = st.sets(st.integers(1, 60), min_size=2).map(lambda found: compact(sorted(found)))
 
@@ -115,3 +118,37 @@ def test_a_consumer_stands_among_the_takers_exactly_while_it_has_credit() -> Non
     holder.blocked = False
     holder.update()
     assert holder in takers
+
+
+@given(
+    young=st.sets(st.integers(1, 30)),
+    aged=st.sets(st.integers(1, 30)),
+    bounds=st.lists(st.tuples(st.integers(0, 35), st.integers(0, 35)), min_size=1, max_size=4),
+    count_max=st.integers(1, 6),
+)
+def test_what_is_said_of_many_leases_is_cut_into_portions(
+    young: set[int], aged: set[int], bounds: list[tuple[int, int]], count_max: int
+) -> None:
+    """All of them together say the same; each is about few leases, and the last leaves nothing."""
+    clockwork = Clockwork(100, 1_000_000)
+    subscription = Subscription(1, "orders", SubscriptionSettings(topics=("own.>",)), 1, clockwork)
+    consumer = Consumer(subscription, 1000, 10_000, lambda _delivery: None, "test")
+    for position in young | aged:
+        lease = Lease(consumer, Slice(range(position, position + 1), position, 1))
+        consumer.hold(lease)
+        if position not in young:
+            consumer.age(lease, clockwork.shelf, 10_300)
+    ranges = normalise((min(pair), max(pair)) for pair in bounds)
+    said = {position for low, high in ranges for position in range(low, high + 1)}
+    heard: set[int] = set()
+    rest: Ranges = ranges
+    for _ in range(200):
+        part, rest = consumer.portion(rest, count_max)
+        here = {position for low, high in part for position in range(low, high + 1)}
+        assert not heard & here
+        heard |= here
+        assert len(here & young) <= count_max
+        assert len(here & (aged - young)) <= count_max
+        if not rest:
+            break
+    assert heard == said

@@ -76,13 +76,14 @@ class ScriptedEngine:
         async for entries in self._commits:
             told(entries)
 
-    def settle(self, settlement: Settlement, now: int) -> None:
+    def settle(self, settlement: Settlement, now: int) -> bool:
         if self.error:
             raise self.error
         self.settled.append(settlement)
         for settle in settlement.settles:
             settlement.counts[settle.verb] += 1
         settlement.unknown += 1
+        return True
 
     def tick(self, now: int) -> bool:
         self.ticks.append(now)

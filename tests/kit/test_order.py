@@ -74,3 +74,14 @@ def test_nothing_is_in_an_empty_one() -> None:
         order.pop_first()
     with pytest.raises(KeyError):
         order.remove(3)
+
+
+@given(st.sets(st.integers(0, 40)), st.tuples(st.integers(0, 45), st.integers(0, 45)), st.integers(0, 45))
+def test_reach_counts_no_further_than_it_is_asked_to(keys: set[int], pair: tuple[int, int], count_max: int) -> None:
+    low, high = sorted(pair)
+    order: Order[int] = Order()
+    for key in keys:
+        order.add(key, key)
+    inside = sorted(key for key in keys if low <= key <= high)
+    behind = inside[count_max] if len(inside) > count_max else None
+    assert order.reach(low, high, count_max) == (min(len(inside), count_max), behind)
