@@ -13,7 +13,7 @@ import orjson
 import pytest
 import trio
 
-from gateway.bench.storing.fill import Filling, fill
+from gateway.bench.storing.fill import Filling, Settled, fill
 from gateway.cli.store import _age
 from gateway.engine import census
 from gateway.store.files import Files
@@ -123,7 +123,7 @@ def test_a_store_goes_into_a_backup_and_out_of_it(gateway: Gateway, store: Path,
 def stragglers(tmp_path: Path) -> Path:
     """A dozen segments of which half is due."""
     directory = tmp_path / "stragglers"
-    filling = Filling(messages=20_000, is_half_settled=True, segment_bytes=512 * 1024)
+    filling = Filling(messages=20_000, settled=Settled.HALF, segment_bytes=512 * 1024)
     trio.run(fill, directory, filling, lambda _: None)
     return directory
 

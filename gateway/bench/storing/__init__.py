@@ -5,6 +5,7 @@
     restart     from the start of the process to /readyz, and resident memory, half of the messages settled
     backlog     resident memory while all of them wait, and the time to a new consumer's first message
     drain       a backlog in sealed segments against live delivery
+    merge       publishing at a rate beside merging, and without it
     copies      where the bytes of a delivery come from, by counters and, where there is strace, by its system calls
     all         one after the other
 

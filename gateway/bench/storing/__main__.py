@@ -21,7 +21,7 @@ from gateway.bench.storing import parts
 from gateway.bench.storing.parts import Measurement, Part, Place
 from gateway.bench.vitals import filesystem
 
-NAMES: Final = ("append", "size", "restart", "backlog", "drain", "copies")
+NAMES: Final = ("append", "size", "restart", "backlog", "drain", "merge", "copies")
 _SAY_S: Final = 2.0
 
 
@@ -38,10 +38,16 @@ _SAY_S: Final = 2.0
     type=click.IntRange(1000),
     default=1_000_000,
     show_default=True,
-    help="Messages of `drain`, and half of those of `copies`, a tenth of those of `size`.",
+    help="Messages of `drain` and `merge`, and half of those of `copies`, a tenth of those of `size`.",
 )
 @click.option("--batch", type=click.IntRange(1), multiple=True, help="Batches of `append`. [default: 1 10 200 1000]")
-@click.option("--seconds", type=float, default=4.0, show_default=True, help="Of `append`, for each batch and way.")
+@click.option(
+    "--seconds",
+    type=float,
+    default=4.0,
+    show_default=True,
+    help="Of `append`, for each batch and way; of `merge`, two and a half times that.",
+)
 @click.option(
     "--directory",
     type=click.Path(exists=True, file_okay=False, writable=True, path_type=Path),
@@ -57,7 +63,7 @@ def main(
     directory: Path | None,
     output: Path | None,
 ) -> None:
-    """Measure the store: append, size, restart, backlog, drain, copies, or all."""
+    """Measure the store: append, size, restart, backlog, drain, merge, copies, or all."""
     chosen = NAMES if "all" in names else names
     plan = _plan(chosen, messages or (1_000_000,), few, batch or (1, 10, 200, 1000), seconds)
     with tempfile.TemporaryDirectory(prefix="gateway-storing-", dir=directory) as temporary:
@@ -92,6 +98,8 @@ def _plan(
                 plan += [partial(parts.waited, messages=each) for each in messages]
             case "drain":
                 plan.append(partial(parts.drained, messages=few))
+            case "merge":
+                plan.append(partial(parts.merged, messages=few, seconds=2.5 * seconds))
             case _:
                 plan.append(partial(parts.uncopied, messages=few // 2))
     return plan

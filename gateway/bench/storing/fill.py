@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import random
 import time
 from collections.abc import Callable
@@ -35,6 +36,16 @@ Tell = Callable[[int], None]
 """Told how many messages there are by now."""
 
 
+class Settled(enum.Enum):
+    """What of it is settled."""
+
+    NONE = "none"
+    HALF = "half"
+    """Every message is or is not by chance: the worst that a settled set can be."""
+    MOST = "most"
+    """Nine of ten batches, by chance: the rest are stragglers."""
+
+
 @attrs.frozen(kw_only=True)
 class Filling:
     """What is written. Message by message, batches go round the topics, and each subscription has one of them."""
@@ -43,8 +54,7 @@ class Filling:
     subscriptions: int = 10
     batch: int = 20
     size_bytes: int = 256
-    is_half_settled: bool = False
-    """Every message is settled or not by chance: the worst that a settled set can be."""
+    settled: Settled = Settled.NONE
     segment_bytes: int = Store().segment_bytes
 
 
@@ -130,7 +140,7 @@ class _Filler:
         self._appender = Appender(log, self._catalogue, Dedup(0, 2, now_ms()))
         self._place = (1, 0)
         log.snapshot = self._snapshot
-        self._patterns = [_pattern(random.Random(seed), filling.batch) for seed in range(_PATTERNS)]
+        self._patterns = _patterns(filling)
 
     def _snapshot(self) -> dict[str, Any]:
         self._place = (self._log.active.number, self._log.active.size)
@@ -155,7 +165,7 @@ class _Filler:
                     break
                 first = self._append(topics[number], count)
                 done += count
-                if filling.is_half_settled and count == filling.batch:
+                if self._patterns and count == filling.batch:
                     pattern = self._patterns[at % _PATTERNS]
                     ranges[number] += [(first + low, first + high) for low, high in pattern]
             self._settle(ranges)
@@ -193,7 +203,19 @@ class _Filler:
                 self.settled += counted
 
 
-def _pattern(chance: random.Random, count: int) -> list[tuple[int, int]]:
+def _patterns(filling: Filling) -> list[list[tuple[int, int]]]:
+    """What is settled of a batch, as closed ranges of places in it; to be taken in turn."""
+    chance = random.Random(1)
+    match filling.settled:
+        case Settled.HALF:
+            return [_half(chance, filling.batch) for _ in range(_PATTERNS)]
+        case Settled.MOST:
+            return [[(0, filling.batch - 1)] if chance.random() < 0.9 else [] for _ in range(_PATTERNS)]
+        case _:
+            return []
+
+
+def _half(chance: random.Random, count: int) -> list[tuple[int, int]]:
     """About half of the numbers below `count`, as closed ranges."""
     ranges: list[tuple[int, int]] = []
     for number in range(count):

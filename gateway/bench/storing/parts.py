@@ -12,8 +12,8 @@ from typing import Any, Final
 import attrs
 import trio
 
-from gateway.bench.storing import append, copies, drain
-from gateway.bench.storing.fill import NAME, Filled, Filling, fill
+from gateway.bench.storing import append, beside, copies, drain
+from gateway.bench.storing.fill import NAME, Filled, Filling, Settled, fill
 from gateway.bench.storing.server import Memory, Running, forget_pages, gateway_over
 
 MIB: Final = 1024 * 1024
@@ -92,7 +92,7 @@ async def sized(place: Place, batches: Sequence[int], messages: int) -> Part:
 
 async def restarted(place: Place, messages: int) -> Part:
     """Three starts: behind a kill -9, behind an orderly end, and that with nothing in the page cache."""
-    filling = Filling(messages=messages, is_half_settled=True)
+    filling = Filling(messages=messages, settled=Settled.HALF)
     empty, _ = await place.filled("restart-empty", Filling(messages=1))
     store, filled = await place.filled("restart", filling, crashed=True)
     starts: list[tuple[str, Running, Memory]] = []
@@ -183,6 +183,30 @@ async def drained(place: Place, messages: int) -> Part:
     ]
     plain = {"rates": [attrs.asdict(rate) for rate in rates], "live_per_s": lives, "ratio": ratio}
     return Part("drain", rows, {"drain": plain})
+
+
+async def merged(place: Place, messages: int, seconds: float) -> Part:
+    """Nine of ten batches are settled."""
+    filling = Filling(messages=messages, settled=Settled.MOST, segment_bytes=beside.SEGMENT_BYTES)
+    found: list[beside.Beside] = []
+    for merging in (False, True):
+        store, _ = await place.filled("merge", filling)
+        place.say(f"merge: publishing for {seconds:g} s {'beside' if merging else 'without'} merging")
+        found.append(await beside.publish(store, seconds, merging=merging))
+        place.remove(store)
+    without, with_ = found
+    ratio = with_.publish.p99_ms / without.publish.p99_ms
+    rows: list[Row] = [_beside(each) for each in found]
+    merged_ = f"{with_.merges:,.0f} merges, {_mib(int(with_.moved_bytes))} moved, {_mib(int(with_.freed_bytes))} freed"
+    rows.append(("p99 beside merging, by that without", f"{ratio:.2f}", merged_))
+    return Part("merge", rows, {"merge": {"runs": [attrs.asdict(each) for each in found], "p99_ratio": ratio}})
+
+
+def _beside(found: beside.Beside) -> Row:
+    latency = found.publish
+    what = f"publish at {beside.RATE_PER_S:,}/s, {'beside' if found.merging else 'without'} merging"
+    note = f"p50 {latency.p50_ms:.1f}, p99.9 {latency.p99_9_ms:.1f} ms; {found.cpu_us_per_message:.1f} us CPU a message"
+    return what, f"p99 {latency.p99_ms:.1f} ms", note
 
 
 async def uncopied(place: Place, messages: int) -> Part:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -51,17 +51,14 @@ class Running:
         return Target(self.data, self.control, self.process.pid)
 
     def memory(self) -> Memory:
-        status = Path("/proc", str(self.process.pid), "status").read_text(encoding="ascii").splitlines()
-        sizes = {line.partition(":")[0]: line.split() for line in status}
-        resident, anonymous, file, peak = (
-            int(sizes[name][1]) * 1024 for name in ("VmRSS", "RssAnon", "RssFile", "VmHWM")
-        )
+        sizes = vitals.status_bytes(self.process.pid)
+        resident, anonymous, file, peak = (sizes[name] for name in ("VmRSS", "RssAnon", "RssFile", "VmHWM"))
         return Memory(resident_bytes=resident, anonymous_bytes=anonymous, file_bytes=file, peak_bytes=peak)
 
 
 @contextmanager
-def gateway_over(store: Path, *, kill: bool = False) -> Iterator[Running]:
-    """Start it; TERM at the end, or with `kill` KILL. Raises LinkLostError where it does not get ready."""
+def gateway_over(store: Path, settings: Mapping[str, str] = {}) -> Iterator[Running]:
+    """Start it, with settings as variables; TERM at the end. Raises LinkLostError where it does not get ready."""
     began = time.monotonic()
     command = [sys.executable, "-m", "gateway", "serve", "--data", str(store)]
     with open(store.with_name(store.name + ".err"), "ab") as errors:
@@ -70,6 +67,7 @@ def gateway_over(store: Path, *, kill: bool = False) -> Iterator[Running]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
+            env=os.environ | settings,
             start_new_session=True,
             text=True,
         )
@@ -79,7 +77,7 @@ def gateway_over(store: Path, *, kill: bool = False) -> Iterator[Running]:
         ready_s = time.monotonic() - began
         yield Running(process=process, data=data, control=control, ready_s=ready_s, cpu_s=vitals.cpu_s(process.pid))
     finally:
-        process.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from gateway.bench.storing.fill import Filling, fill
+from gateway.bench.storing.fill import Filling, Settled, fill
 from gateway.engine import census
 from gateway.store.files import Files
 from gateway.store.recovery import segment_name
@@ -17,7 +17,7 @@ from gateway.store.verify import verify
 @pytest.mark.parametrize("crashed", [False, True])
 async def test_a_store_is_sound_and_says_who_is_due_what(tmp_path: Path, crashed: bool) -> None:
     told: list[int] = []
-    filling = Filling(messages=10_050, subscriptions=3, batch=20, is_half_settled=True, segment_bytes=1024 * 1024)
+    filling = Filling(messages=10_050, subscriptions=3, batch=20, settled=Settled.HALF, segment_bytes=1024 * 1024)
     filled = await fill(tmp_path / "store", filling, told.append, crashed=crashed)
     verdict = await trio.to_thread.run_sync(verify, Files(), tmp_path / "store", lambda _: None)
     assert (verdict.lost, verdict.messages, verdict.segments) == ([], 10_050, filled.segments)

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.bench.storing import parts
+from gateway.bench.storing import beside, parts
 from gateway.bench.storing.__main__ import main
 from gateway.bench.storing.copies import calls_of
 
@@ -56,6 +56,17 @@ def test_drain(tmp_path: Path) -> None:
     _, part = ran(tmp_path, "drain", "--few", "8000")
     assert len(part["drain"]["rates"]) == len(part["drain"]["live_per_s"]) == 3
     assert part["drain"]["ratio"] > 0
+
+
+def test_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(beside, "SEGMENT_BYTES", 1024 * 1024)
+    monkeypatch.setattr(beside, "_WARM", 10_000)
+    monkeypatch.setenv("GATEWAY_STORE__MERGE_BYTES_PER_S", "1048576")  # or all is done before it is looked at
+    _, part = ran(tmp_path, "merge", "--few", "40000", "--seconds", "0.4")
+    without, with_ = part["merge"]["runs"]
+    assert (without["merges"], without["merging"], with_["merging"]) == (0, False, True)
+    assert with_["merges"] > 0
+    assert with_["freed_bytes"] > 100_000
 
 
 def test_copies(tmp_path: Path) -> None:
