@@ -157,6 +157,22 @@ def test_a_merge_frees_what_nobody_is_due_and_says_how_much(gateway: Gateway, st
     assert "nothing was worth merging" in gateway(*merge_arguments(stragglers)).out
 
 
+@pytest.mark.usefixtures("small")
+def test_a_merge_that_meets_damage_leaves_it_where_it_is_and_says_so(gateway: Gateway, stragglers: Path) -> None:
+    path = stragglers / segment_name(2)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    damaged, before = bytes(data), due(stragglers)
+    outcome = gateway(*merge_arguments(stragglers))
+    assert outcome.code == 1
+    assert "merges were given up" in outcome.err
+    assert "segments merged into" in outcome.out
+    assert path.read_bytes() == damaged
+    assert due(stragglers) == before
+    assert gateway("store", "verify", "--data", str(stragglers)).out.count(str(path)) == 1
+
+
 def test_a_merge_that_is_interrupted_says_how_far_it_came_and_can_be_gone_on_with(
     gateway: Gateway, stragglers: Path, small: None
 ) -> None:
@@ -316,7 +332,7 @@ def test_the_tools_beside_a_gateway_that_merges(gateway: Gateway, running: Gatew
     with running:
         running.put_subscription("quick", topics=["trade.>"], lease_ms=600_000, window_max=10_000)
         with Producer(running, keep=10) as producer:
-            for count in range(60, 600, 60):
+            for count in range(60, 420, 60):
                 producer.wait_for(count)
                 answered, acked = dict(producer.answered), set(producer.acked)
                 for command in ("stats", "verify", "export"):
