@@ -26,6 +26,7 @@ from gateway.auth.audit import Audit
 from gateway.config import Config
 from gateway.config.settings import sections
 from gateway.control.app import ControlPlane
+from gateway.control.process import collector_pauses
 from gateway.control.sources import Sources
 from gateway.edge.connections import Connections
 from gateway.edge.flow_control import FlowControl
@@ -413,6 +414,8 @@ async def _main(config: Config, announce: Callable[[Node], None], reload: Callab
 
 async def _announce(node: Node, announce: Callable[[Node], None]) -> None:
     await node.ready.wait()
+    tune_interpreter()
+    collector_pauses().forget()
     announce(node)
     notify_systemd("READY=1")
 

@@ -25,6 +25,10 @@ class CollectorPauses:
         self.seconds_max = 0.0
         self._began = 0.0
 
+    def forget(self) -> None:
+        """Nobody has waited for what has been so far: the start is over."""
+        self.seconds = self.seconds_max = 0.0
+
     def __call__(self, phase: str, info: dict[str, int]) -> None:
         if phase == "start":
             self._began = self._clock()

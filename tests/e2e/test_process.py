@@ -49,6 +49,22 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
+def samples(gateway: GatewayProcess) -> dict[str, float]:
+    lines = [line for line in httpx.get(f"{gateway.control}/metrics").text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def test_the_collector_is_tuned_once_the_gateway_runs(tmp_path: Path) -> None:
+    young = 'gateway_gc_collections_total{generation="0"}'
+    with GatewayProcess(tmp_path) as gateway:
+        before = samples(gateway)
+        assert before["gateway_gc_pause_max_seconds"] < 0.05  # that of the start has held up nobody
+        with httpx.Client(base_url=gateway.control) as client:
+            for number in range(200):  # with Python's own thresholds some 15 runs
+                client.put(f"/v1/subscriptions/s{number}", json={"topics": ["t"]}).raise_for_status()
+        assert samples(gateway)[young] - before[young] <= 3
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_and_what_was_answered_is_there_again(tmp_path: Path, number: int) -> None:
     with GatewayProcess(tmp_path) as gateway:
