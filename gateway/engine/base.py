@@ -257,7 +257,7 @@ class Engine(Protocol):
         """The delivery JSON of the message at `position`; None where it is not, or no more, in the store."""
 
     async def lookup(self, message_id: str) -> list[int]:
-        """Positions of stored messages with this id, ascending. May miss those with an id of their producer's."""
+        """Positions of stored messages with this id, whoever gave it, ascending; the last hundred of them."""
 
     def standing(self, position: int) -> dict[str, bool] | None:
         """Whether the message is settled, by the subscriptions it is routed to; None where it is not in the store."""

@@ -17,7 +17,6 @@ from typing import Any, Final, cast
 import attrs
 import trio
 
-from gateway.broker.body import own_position
 from gateway.broker.clockwork import TIERS, Clockwork
 from gateway.broker.dedup import Dedup
 from gateway.broker.delay import count_delayed, wake
@@ -34,6 +33,7 @@ from gateway.engine.gate import Gate
 from gateway.engine.history import matching, sources
 from gateway.engine.keeping import is_done_with
 from gateway.engine.longfilters import LongFilters
+from gateway.engine.lookup import Lookup
 from gateway.engine.merging import MergeStatistics, Merging
 from gateway.engine.past import let_past, sift_past
 from gateway.engine.reader import LostMessagesError, Reader
@@ -103,6 +103,7 @@ class EmbeddedEngine:
         self._pins = 0  # readers that need every segment to stay
         self._turns = Turns(lambda: self._log.durable_end)
         self._reader = Reader(self._log)
+        self._lookup = Lookup(self._log, self._reader)
         self._doomed = DoomedMessages(self._reader, config.deliver.dead_letter_bytes_max)
         self._deliveries = Deliveries(self._reader, self._turns)
         self._merging = Merging(self._log, self._catalogue, config.store, window_ms, lambda: self._pins > 0)
@@ -578,8 +579,8 @@ class EmbeddedEngine:
                 return None
 
     async def lookup(self, message_id: str) -> list[int]:
-        position = own_position(self._log.epoch, message_id)
-        return [position] if position is not None and 0 < position < self._log.durable_end else []
+        with self._pinned():
+            return await self._lookup.find(message_id)
 
     def standing(self, position: int) -> dict[str, bool] | None:
         return standing(self._catalogue, self._log.segments, position) if self._holds(position) else None

@@ -236,12 +236,12 @@ class Index:
             return self.keys[at]
         return 0
 
-    def find_id(self, hashed: int) -> list[int]:
-        """Positions of the messages whose producer's id has this hash, ascending; a scan while active."""
-        if self.ids_sorted is not None:
-            low, high = bisect_left(self.ids_sorted, hashed), bisect_right(self.ids_sorted, hashed)
-            return sorted(map(self.position, self.ids_sorted_at[low:high]))
-        return [self.position(at) for at, half in zip(self.ids_at, self.ids[::2], strict=True) if half == hashed]
+    def find_id(self, hashed: int, count_max: int) -> list[int]:
+        """Positions of the messages whose producer's id has this hash, ascending; the last ones, at most so many."""
+        if self.ids_sorted is None:
+            return []
+        low, high = bisect_left(self.ids_sorted, hashed), bisect_right(self.ids_sorted, hashed)
+        return list(map(self.position, self.ids_sorted_at[max(low, high - count_max) : high]))
 
 
 class GrowingIndex(Index):
@@ -315,6 +315,17 @@ class GrowingIndex(Index):
                     self.ids_at.append(first + index)
                     self.ids.extend(halves[2 * index : 2 * index + 2])
                     self.digests += columns.digests[8 * index : 8 * index + 8]
+
+    def find_id(self, hashed: int, count_max: int) -> list[int]:
+        """As of any index; they are not in order here, but are looked through without an object for each."""
+        data, wanted = self.ids.tobytes(), array("Q", (hashed,)).tobytes()
+        found: list[int] = []
+        at = data.rfind(wanted)
+        while at >= 0 and len(found) < count_max:
+            if at % 16 == 0:  # the first half of an id
+                found.append(self.position(self.ids_at[at // 16]))
+            at = data.rfind(wanted, 0, at + 7)
+        return found[::-1]
 
     def next_due(self, after: tuple[int, int]) -> int:
         """As of any index. What is not behind `after` is forgotten: nobody comes back to it."""

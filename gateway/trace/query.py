@@ -45,7 +45,9 @@ class Query:
 
     async def message(self, message_id: str, position: Position | None) -> tuple[Position, list[Position], bytes]:
         """(position, all positions of this id, delivery JSON). Raises GatewayError `message_not_found`."""
-        positions, _ = await self._resolve(message_id, position)
+        positions = await self._engine.lookup(message_id)
+        if not positions or position not in (None, *positions):
+            positions, _ = await self._resolve(message_id, position)
         if not positions:
             raise unknown(message_id)
         at = _chosen(message_id, position, positions)

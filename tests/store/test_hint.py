@@ -53,7 +53,7 @@ def test_a_mapped_index_is_the_index_it_was_written_from(tmp_path: Path) -> None
     assert [mapped.route(ordinal)[0] for ordinal in (4, 5, 6)] == ["a", "b", "a"]
     assert mapped.times_of(5) == (NOW_MS + 5, 0)
     assert mapped.key_of(5) == 77
-    assert mapped.find_id(int.from_bytes(bytes(range(1, 9)), "little")) == [6]
+    assert mapped.find_id(int.from_bytes(bytes(range(1, 9)), "little"), 9) == [6]
 
 
 def test_it_is_read_instead_of_the_messages(tmp_path: Path) -> None:

@@ -128,8 +128,8 @@ def test_routes_are_kept_where_they_change() -> None:
 def test_ids_are_found_by_the_id_alone() -> None:
     ids = id_hash("a", "one") + bytes(16) + id_hash("b", "one")
     index = added(routes=array("I", [1, 1, 2]), ids=ids, digests=bytes(range(24)))
-    assert index.find_id(half_id_hash("one")) == [10, 12]
-    assert index.find_id(half_id_hash("two")) == []
+    assert index.find_id(half_id_hash("one"), 9) == [10, 12]
+    assert index.find_id(half_id_hash("two"), 9) == []
     assert bytes(index.digests) == bytes(range(8)) + bytes(range(16, 24))
 
 

@@ -99,8 +99,8 @@ def test_everything_that_a_message_has_goes_with_it(tmp_path: Path) -> None:
     ]
     assert [index.times_of(ordinal) for ordinal in range(3)] == [(70, 0), (0, 90), (0, 0)]
     assert [index.key_of(ordinal) for ordinal in range(3)] == [0, 7, 0]
-    assert index.find_id(int.from_bytes(bytes([1]) * 8, "little")) == [2]
-    assert index.find_id(int.from_bytes(bytes([3]) * 8, "little")) == []
+    assert index.find_id(int.from_bytes(bytes([1]) * 8, "little"), 9) == [2]
+    assert index.find_id(int.from_bytes(bytes([3]) * 8, "little"), 9) == []
     assert bytes(index.digests) == bytes([1]) * 8 + bytes([2]) * 8
     assert {number: list(queue) for number, queue in index.queues.items()} == {1: [2, 2], 2: [1, 2, 5, 5]}
     assert (first.due_ms, first.expires_ms) == (70, 90)

@@ -271,6 +271,7 @@ async def test_a_gateway_without_a_trace_says_so_and_keeps_none(tmp_path: Path) 
         answer = await party.get(message_id, "/trace")
         assert (answer.status_code, answer.json()["code"]) == (501, "not_supported")
         assert (await party.get(message_id, position=1)).json()["message"]["id"] == "a1"
+        assert (await party.get(message_id)).json()["message"]["id"] == "a1"
         assert (await party.get(f"{node.engine.epoch}-1")).status_code == 200
         assert "gateway_trace" not in (await control.get("/metrics")).text
         assert not await trio.Path(tmp_path / "store" / "trace").exists()
