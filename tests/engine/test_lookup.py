@@ -8,6 +8,7 @@ import trio
 
 from gateway.broker.body import own_id
 from gateway.engine import lookup
+from gateway.kit.hashes import half_id_hash
 from gateway.model import Message
 from gateway.testing.faulty import FaultyFiles
 from tests.engine.driving import Driven, driven, message
@@ -99,7 +100,7 @@ async def test_what_has_the_same_hash_is_told_apart(tmp_path: Path, monkeypatch:
     async with driven(tmp_path / "s", FaultyFiles(), **SETTINGS) as gateway:
         await gateway.subscribe()
         (position,) = await named(gateway, "one")
-        hashed = lookup.half_id_hash("one")
+        hashed = half_id_hash("one")
         monkeypatch.setattr(lookup, "half_id_hash", lambda _id: hashed)
         assert await gateway.engine.lookup("one") == [position]
         assert await gateway.engine.lookup("two") == []
