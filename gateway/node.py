@@ -377,7 +377,7 @@ def tune_interpreter() -> None:
 def run(
     config: Config, announce: Callable[[Node], None] | None = None, reload: Callable[[], Config] | None = None
 ) -> None:
-    """Run a gateway until TERM or INT; HUP has it take what `reload` returns.
+    """Run a gateway until TERM or INT; HUP has it take what `reload` returns, or ends it too where there is none.
 
     Raises ConfigError, StoreLockedError, StoreError, or ForcedExitError.
     """
@@ -404,7 +404,8 @@ class ForcedExitError(Exception):
 async def _main(config: Config, announce: Callable[[Node], None], reload: Callable[[], Config] | None) -> None:
     node = Node(config)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_signals, node)
+        ends = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGHUP} if reload is None else set())
+        nursery.start_soon(_signals, node, ends)
         if reload is not None:
             nursery.start_soon(_reloads, node, reload)
         nursery.start_soon(_announce, node, announce)
@@ -420,8 +421,8 @@ async def _announce(node: Node, announce: Callable[[Node], None]) -> None:
     notify_systemd("READY=1")
 
 
-async def _signals(node: Node) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+async def _signals(node: Node, ends: set[signal.Signals]) -> None:
+    with trio.open_signal_receiver(*ends) as signals:
         async for number in signals:
             if node.draining:
                 raise ForcedExitError(signal.Signals(number).name)

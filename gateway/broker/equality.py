@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import attrs
 
-_STRING: Final = r'"[^"\\\n]*"|\'[^\'\\\n]*\''
-_PATH: Final = rf"(?:topic|key|(?:attributes|data)(?:\.[A-Za-z_][A-Za-z0-9_]*|\[(?:{_STRING})\])+|data)"
-_LITERAL: Final = rf"{_STRING}|-?\d+\.\d+|-?\d+|true|false|null"
-_TERM: Final = re.compile(rf"\s*(?:({_PATH})\s*==\s*({_LITERAL})|({_LITERAL})\s*==\s*({_PATH}))\s*")
-_STEP: Final = re.compile(rf"\.([A-Za-z0-9_]+)|\[({_STRING})\]")
+STRING: Final = r'"[^"\\\n]*"|\'[^\'\\\n]*\''
+PATH: Final = rf"(?:topic|key|(?:attributes|data)(?:\.[A-Za-z_][A-Za-z0-9_]*|\[(?:{STRING})\])+|data)"
+_LITERAL: Final = rf"{STRING}|-?\d+\.\d+|-?\d+|true|false|null"
+_TERM: Final = re.compile(rf"\s*(?:({PATH})\s*==\s*({_LITERAL})|({_LITERAL})\s*==\s*({PATH}))\s*")
+_STEP: Final = re.compile(rf"\.([A-Za-z0-9_]+)|\[({STRING})\]")
 _WORDS: Final = {"true": (True,), "false": (False,), "null": None}
 _NONE: Final = object()
 
@@ -38,7 +38,7 @@ def recognise(text: str) -> tuple[Equality, ...] | None:
     at = 0
     while (match := _TERM.match(text, at)) is not None:
         path, literal = match.group(1) or match.group(4), match.group(2) or match.group(3)
-        terms.append(Equality(_path(path), _value(literal)))
+        terms.append(Equality(path_of(path), _value(literal)))
         at = match.end()
         if at == len(text):
             return tuple(terms)
@@ -48,7 +48,8 @@ def recognise(text: str) -> tuple[Equality, ...] | None:
     return None
 
 
-def _path(text: str) -> Path:
+def path_of(text: str) -> Path:
+    """A path off its text, as PATH matches it."""
     root = re.match(r"\w+", text)
     assert root is not None
     steps = [name or string[1:-1] for name, string in _STEP.findall(text, root.end())]

@@ -65,7 +65,7 @@ def test_the_collector_is_tuned_once_the_gateway_runs(tmp_path: Path) -> None:
         assert samples(gateway)[young] - before[young] <= 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_drains_and_what_was_answered_is_there_again(tmp_path: Path, number: int) -> None:
     with GatewayProcess(tmp_path) as gateway:
         gateway.put_subscription("s", topics=["t"])
