@@ -63,9 +63,9 @@ from gateway.store.log import Commit, Log
 from gateway.store.record import Kind, Record
 from gateway.store.segment import Segment
 
-_SETTLED_MAX: Final = 500
-"""Leases that one settle may be about: at 5 to 10 us each; the rest in steps. A frame is one lease, or, where it is put
-together from what came back, several."""
+_SETTLED_MAX: Final = 1000
+"""Leases that one settle may be about, at 5 to 10 us each; the rest in steps. A frame is one lease, but where it is put
+together from what came back, or came due, and so never more than a window of the default size."""
 _TOLD_MAX: Final = 10_000
 """Ranges of a past that the trace is told of: more of them would be a pause."""
 

@@ -191,7 +191,9 @@ class Driven:
         """One call, answered once it is durable."""
         done = trio.Event()
         settlement = Settlement(client.consumer, [Settle(verb, ranges, **more)], lambda _settlement: done.set())
-        self.engine.settle(settlement, self.now)
+        if not self.engine.settle(settlement, self.now):
+            while self.engine.tick(self.now):
+                await trio.lowlevel.checkpoint()
         await self.wait(done)
         return settlement
 

@@ -1,6 +1,7 @@
 """Whatever happens in whatever order: each message is in one hand (promise 6), and in the end none is missing.
 
-Keys, delays, times to live, nacks, dead letters, seeks, redrives, sweeps, kill -9: drawn by a seed, on a whole engine.
+Keys, delays, times to live, nacks, dead letters, seeks, redrives, sweeps, merges, kill -9: drawn by a seed, on a whole
+engine.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Story:
         await gateway.dead_letters()
 
     async def rare(self, gateway: Driven, _client: Client) -> None:
-        match self.draw.choice(("sweep", "sweep", "redrive", "seek", "seal", "order")):
+        match self.draw.choice(("sweep", "sweep", "redrive", "seek", "seal", "order", "merge")):
             case "sweep":
                 await gateway.engine.sweep(gateway.now)
             case "redrive":
@@ -95,6 +96,10 @@ class Story:
                 self.acked = {p for p in self.acked if p < position}
             case "seal":
                 await gateway.seal()
+            case "merge":
+                await gateway.seal()
+                while await gateway.engine.merge(gateway.now):
+                    pass
             case "order" if self.draw.random() < 0.2:
                 self.ordered = not self.ordered
                 await gateway.subscribe(ordered=self.ordered, **SETTINGS)

@@ -663,10 +663,10 @@ async def test_attempts_stand_in_the_checkpoint_and_a_seek_forgets_them(tmp_path
 async def test_a_settle_of_very_many_leases_is_carried_out_in_steps_and_in_its_order(tmp_path: Path) -> None:
     async with driven(tmp_path, deliver_frame_messages_max=1) as gateway:
         await gateway.subscribe(window_max=5000)
-        await gateway.publish_many(1700)
+        await gateway.publish_many(2700)
         client = gateway.attach()
-        await gateway.deliver(2000)
-        assert gateway.statistics().in_flight == 1700
+        await gateway.deliver(3000)
+        assert gateway.statistics().in_flight == 2700
         carried_out: list[str] = []
 
         def settlement(name: str, verb: Verb, low: int, high: int, *, leaves: bool = False) -> tuple[bool, trio.Event]:
@@ -677,15 +677,15 @@ async def test_a_settle_of_very_many_leases_is_carried_out_in_steps_and_in_its_o
             made.carried_out = lambda settled: carried_out.append(f"{name} {settled.counts[verb]} {settled.unknown}")
             return gateway.engine.settle(made, gateway.now), done
 
-        first, acked = settlement("ack", Verb.ACK, 1, 1699)
-        second, left = settlement("nack", Verb.NACK, 1600, 1700, leaves=True)
-        assert (first, second, gateway.statistics().acked) == (False, False, 500)
+        first, acked = settlement("ack", Verb.ACK, 1, 2699)
+        second, left = settlement("nack", Verb.NACK, 2600, 2700, leaves=True)
+        assert (first, second, gateway.statistics().acked) == (False, False, 1000)
         steps = 1
         while gateway.engine.tick(gateway.now):
             steps += 1
-        assert steps >= 4
-        assert carried_out == ["ack 1699 0", "nack 1 100"]
-        assert (gateway.statistics().acked, gateway.statistics().waiting) == (1699, 1)
+        assert steps >= 3
+        assert carried_out == ["ack 2699 0", "nack 1 100"]
+        assert (gateway.statistics().acked, gateway.statistics().waiting) == (2699, 1)
         await gateway.wait(acked)
         await gateway.wait(left)
         assert gateway.statistics().consumers == 0
@@ -694,14 +694,14 @@ async def test_a_settle_of_very_many_leases_is_carried_out_in_steps_and_in_its_o
 async def test_who_leaves_in_the_midst_of_a_large_settle_gives_the_rest_back(tmp_path: Path) -> None:
     async with driven(tmp_path, deliver_frame_messages_max=1) as gateway:
         await gateway.subscribe(window_max=5000)
-        await gateway.publish_many(1200)
+        await gateway.publish_many(1700)
         client = gateway.attach()
-        await gateway.deliver(2000)
+        await gateway.deliver(3000)
         done = trio.Event()
         made = Settlement(client.consumer, [Settle(Verb.ACK, [(0, 2**53 - 1)])], lambda _: done.set())
         assert not gateway.engine.settle(made, gateway.now)
         gateway.engine.detach(client.consumer, gateway.now)
         gateway.pass_time(100)
         await gateway.wait(done)
-        assert made.counts[Verb.ACK] == 500
-        assert (gateway.statistics().acked, gateway.statistics().waiting) == (500, 700)
+        assert made.counts[Verb.ACK] == 1000
+        assert (gateway.statistics().acked, gateway.statistics().waiting) == (1000, 700)
