@@ -18,6 +18,12 @@ from tests.e2e.process import GatewayProcess
 SUBSCRIPTION: Final = "crash"
 UNDER_WAY_MAX: Final = 50
 HANDSHAKE_S: Final = 10
+CONFIG: Final = """
+[store]
+segment_bytes = 65536
+merge_interval_s = 0.05
+"""
+"""Segments that are full, and merged, many times between two ends."""
 _JSON = msgspec.json.Encoder()
 
 
@@ -45,18 +51,24 @@ class Load:
         self.history = history
         self.dice = random.Random(seed)
         self.deaf = False
+        self._with_ids = True
         self._answered = trio.Event()
         self._count = 0
         self._waiting: dict[int, list[str]] = {}
 
-    async def cycle(self, seconds: float, end: Callable[[], None], *, deaf: bool = False) -> None:
-        """Under load for so long, from the first answer on; then `end`, off the run loop, takes the gateway away.
+    async def cycle(self, number: int, end: Callable[[], None], *, deaf: bool = False) -> None:
+        """Under load for a while, from the first answer on; then `end`, off the run loop, takes the gateway away.
 
+        Of three cycles the first has ids of the producer's, for as long as which are remembered a segment is not
+        merged; the second has none; the third only consumes, so that little is left of what there is.
         `deaf`: what is said from that moment on is not heard, as if the machine had gone.
         """
         self._answered = trio.Event()
+        self._with_ids = number % 3 == 0
+        seconds = self.dice.uniform(0.1, 0.4)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.produce)
+            if number % 3 < 2:
+                nursery.start_soon(self.produce)
             nursery.start_soon(self.consume, 0.9)
             with trio.move_on_after(HANDSHAKE_S):
                 await self._answered.wait()
@@ -83,7 +95,7 @@ class Load:
 
     def _name(self) -> str:
         self._count += 1
-        return f"{self.dice.choice(['id', 'plain'])}-{self._count}"
+        return f"{self.dice.choice(['id', 'plain']) if self._with_ids else 'plain'}-{self._count}"
 
     def _message(self, name: str) -> dict[str, object]:
         payload = _JSON.encode({"name": name, "fill": "x" * 200})
@@ -116,6 +128,7 @@ class Load:
                 frame = decode_server(await ws.get_message())
                 if self.deaf:
                     continue
+                self._answered.set()
                 if isinstance(frame, Ok) and frame.id in acking:
                     self.history.ack(acking.pop(int(frame.id or 0)) if not frame.unknown else ())
                 if not isinstance(frame, Messages):

@@ -9,26 +9,31 @@ import pytest
 import trio
 
 from tests.crash.history import History
-from tests.crash.load import SUBSCRIPTION, Load
+from tests.crash.load import CONFIG, SUBSCRIPTION, Load
 from tests.e2e.process import GatewayProcess
 
 CYCLES = int(os.environ.get("CRASH_CYCLES", "10"))
+MANY = 200
+"""Cycles that take longer than ids are remembered: from then on segments are merged."""
 SEED = int(os.environ.get("CRASH_SEED", "1"))
 
 
 @pytest.mark.slow
 async def test_no_answered_publish_is_lost_over_sigkills(tmp_path: Path) -> None:
     history = History()
-    with GatewayProcess(tmp_path / "gateway") as gateway:
+    (tmp_path / "gateway.toml").write_text(CONFIG, encoding="utf-8")
+    with GatewayProcess(tmp_path / "gateway", "--config", str(tmp_path / "gateway.toml")) as gateway:
         gateway.put_subscription(SUBSCRIPTION, topics=["crash.>"])
         load = Load(gateway, history, SEED)
-        for _ in range(CYCLES):
-            await load.cycle(load.dice.uniform(0.1, 0.4), gateway.kill)
+        for number in range(CYCLES):
+            await load.cycle(number, gateway.kill)
             await trio.to_thread.run_sync(gateway.start)
             assert history.violations == []
         await load.drain(30)
         assert history.violations == []
         assert history.missing == set()
         assert len(history.ok) > 100 * CYCLES
+        if CYCLES >= MANY:
+            assert "merged segments" in gateway.log.read_text()
         assert gateway.terminate() == 0
     assert "Traceback" not in gateway.log.read_text()

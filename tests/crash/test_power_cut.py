@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.history import History
-from tests.crash.load import SUBSCRIPTION, Load
+from tests.crash.load import CONFIG, SUBSCRIPTION, Load
 from tests.crash.power_cut import PowerCutDisk, why_not
 from tests.e2e.process import GatewayProcess
 
@@ -46,11 +46,13 @@ def cut_power(gateway: GatewayProcess, disk: PowerCutDisk) -> None:
 @pytest.mark.slow
 async def test_no_answered_publish_is_lost_over_power_cuts(tmp_path: Path, disk: PowerCutDisk) -> None:
     history = History()
-    with GatewayProcess(tmp_path / "gateway", "--data", str(disk.directory / "store")) as gateway:
+    (tmp_path / "gateway.toml").write_text(CONFIG, encoding="utf-8")
+    arguments = ("--data", str(disk.directory / "store"), "--config", str(tmp_path / "gateway.toml"))
+    with GatewayProcess(tmp_path / "gateway", *arguments) as gateway:
         gateway.put_subscription(SUBSCRIPTION, topics=["crash.>"])
         load = Load(gateway, history, SEED)
-        for _ in range(CYCLES):
-            await load.cycle(load.dice.uniform(0.1, 0.5), partial(cut_power, gateway, disk), deaf=True)
+        for number in range(CYCLES):
+            await load.cycle(number, partial(cut_power, gateway, disk), deaf=True)
             assert history.violations == []
         await load.drain(30)
         assert history.violations == []
