@@ -15,6 +15,9 @@ from typing import Any
 
 import httpx
 
+START_S = 60
+"""Much more than it takes: other tests, and other programs, run on the same two cores."""
+
 
 def free_port() -> int:
     with socket.socket() as sock:
@@ -39,12 +42,19 @@ class GatewayProcess:
 
     def __enter__(self) -> GatewayProcess:
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
 
@@ -59,7 +69,7 @@ class GatewayProcess:
         command += ["--listen", f"127.0.0.1:{self.data_port}", "--control", f"127.0.0.1:{self.control_port}"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([*command, *self._arguments], stdout=log, stderr=log)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + START_S
         while True:
             assert self._process.poll() is None, f"the gateway ended: {self.log.read_text()}"
             assert time.monotonic() < deadline, f"the gateway is not ready: {self.log.read_text()}"
