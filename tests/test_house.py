@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 import gateway
+from tests.mirrors import AS_A_WHOLE, ELSEWHERE
 
 TOP = Path(__file__).parent.parent
 HOUSE = TOP / "gateway"
@@ -236,6 +237,30 @@ def test_imports_are_found_wherever_they_stand() -> None:
 
 def test_a_circle_of_imports_is_found() -> None:
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}, "e": {"a"}}) == [("d",), ("b", "c")]
+
+
+def mirror_of(module: str) -> Path:
+    """Where the tests of a module of ours stand: gateway/a/b.py -> tests/a/test_b.py."""
+    *folders, name = module.split(".")
+    return TOP.joinpath("tests", *folders, f"test_{name}.py")
+
+
+TESTED = {
+    module.removeprefix("gateway.")
+    for module, file in MODULES.items()
+    if file.stem not in ("__init__", "__main__") and room_of(module) not in AS_A_WHOLE
+}
+
+
+@pytest.mark.parametrize("module", sorted(TESTED))
+def test_every_module_has_its_tests_where_they_are_looked_for(module: str) -> None:
+    """In its mirror, or where tests/mirrors.py says."""
+    assert mirror_of(module).is_file() or module in ELSEWHERE
+
+
+def test_the_tests_that_are_named_are_there() -> None:
+    missing = [file for file in {*ELSEWHERE.values(), *AS_A_WHOLE.values()} if not (TOP / file).is_file()]
+    assert missing == []
 
 
 def test_the_top_of_the_repository_holds_only_what_belongs_there() -> None:

@@ -15,10 +15,12 @@ LIMITS = Limits(payload_bytes_max=4000, attributes_bytes_max=1024)
 
 def refused(message: Message) -> str:
     """The code of the error, and what it says."""
-    with pytest.raises(GatewayError) as caught:
-        check_payload(message, LIMITS)
-        check_attributes(message, LIMITS)
-    return f"{caught.value.code}: {caught.value.message}"
+    for check in (check_payload, check_attributes):
+        try:
+            check(message, LIMITS)
+        except GatewayError as error:
+            return f"{error.code}: {error.message}"
+    pytest.fail("it passes")
 
 
 def json(text: str) -> Message:
