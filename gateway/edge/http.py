@@ -36,8 +36,15 @@ class Handler(Protocol):
         """See to it that `connection.respond` is called once, now or later. GatewayError is answered as such."""
 
 
-Upgrade = Callable[[Request, bytes, OutboxStream, str], Awaitable[None]]
-"""(request, bytes read behind it, stream, remote): takes the connection over; GatewayError refuses to."""
+class Successor(Protocol):
+    """What a connection becomes."""
+
+    async def serve(self) -> None:
+        """Until it ends. Raises nothing but cancellation."""
+
+
+Upgrade = Callable[[Request, bytes, OutboxStream, str], Awaitable[Successor]]
+"""(request, bytes read behind it, stream, remote): what takes the connection over; GatewayError refuses to."""
 
 
 class HttpConnection:
@@ -70,6 +77,7 @@ class HttpConnection:
         self._overdue: GatewayError | None = None
         self._ended = False
         self._upgraded = False  # it is another protocol's connection now
+        self._upgrading: Request | None = None
         self._resting = False  # the watchdog does not know it
         self._scope = trio.CancelScope()
 
@@ -81,6 +89,8 @@ class HttpConnection:
         try:
             with self._scope:
                 await self._serve()
+                if self._upgrading is not None and self._upgrade is not None:
+                    await self._hand_over(self._upgrade)
             if self._overdue is not None:
                 self._refuse(self._overdue)
             if self._ended:
@@ -103,7 +113,7 @@ class HttpConnection:
             elif parser.requests:
                 request = parser.requests.popleft()
                 if request.upgrade and self._upgrade is not None:
-                    await self._hand_over(request, self._upgrade)
+                    self._upgrading = request
                     return
                 request.keep_alive = request.keep_alive and not request.upgrade  # nothing is parsed behind that
                 await self._handle(request)
@@ -112,14 +122,24 @@ class HttpConnection:
             elif not await self._receive():
                 return
 
-    async def _hand_over(self, request: Request, upgrade: Upgrade) -> None:
+    async def _hand_over(self, upgrade: Upgrade) -> None:
+        """Nothing of the request is kept by what may stand idle for days."""
         self._upgraded = True
         self._watchdog.discard(self)
         try:
-            await upgrade(request, self._parser.rest, self.stream, self.remote)
-            self._ended = True  # a close frame that was sent must not be lost to a reset either
+            successor = await self._succeed(upgrade)
         except GatewayError as error:
             self._refuse(error)
+            return
+        await successor.serve()
+        self._ended = True  # a close frame that was sent must not be lost to a reset either
+
+    async def _succeed(self, upgrade: Upgrade) -> Successor:
+        request, self._upgrading = self._upgrading, None
+        assert request is not None
+        successor = await upgrade(request, self._parser.rest, self.stream, self.remote)
+        self._parser.release()
+        return successor
 
     async def _receive(self) -> bool:
         """Read once. False where the client has ended."""

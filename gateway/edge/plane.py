@@ -124,10 +124,11 @@ class DataPlane:
             raise GatewayError("upgrade_required", "this is a WebSocket endpoint; connect with a WebSocket client")
         _wrong_method(request, connection, b"GET, OPTIONS")
 
-    async def upgrade(self, request: Request, rest: bytes, stream: OutboxStream, remote: str) -> None:
-        """Take a connection over for WebSocket. GatewayError refuses it."""
+    async def upgrade(self, request: Request, rest: bytes, stream: OutboxStream, remote: str) -> Session:
+        """What takes a connection over for WebSocket. GatewayError refuses it."""
         is_ours = request.path == CONNECT
-        if not is_ours and (self._tmc is None or request.path.startswith(_TAKEN)):
+        tmc = None if is_ours or request.path.startswith(_TAKEN) else self._tmc
+        if not is_ours and tmc is None:
             raise GatewayError("not_found", "WebSocket connects to /v1/connect")
         check_upgrade(request, Session.subprotocol if is_ours else None)
         if is_ours:
@@ -136,10 +137,9 @@ class DataPlane:
             self._guard.look_only(request, remote)  # its CONNECT says who it is
         if self._services.admit.closed:
             raise self._services.admit.closed
-        if is_ours:
-            await Session(self._services, request, rest, stream, remote).serve()
-        elif self._tmc is not None:
-            await self._tmc.session(request, rest, stream, remote).serve()
+        if tmc is not None:
+            return tmc.session(request, rest, stream, remote)
+        return Session(self._services, request, rest, stream, remote)
 
 
 def _permitted(request: Request, raw: bytes) -> str:

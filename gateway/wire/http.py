@@ -67,6 +67,12 @@ class RequestParser:
         self._fed_max = limits.request_line_bytes_max + limits.header_bytes_max + _FRAMING_BYTES_MAX
         self._parser = httptools.HttpRequestParser(self)
 
+    def release(self) -> None:
+        """Nothing more is parsed: give back what parsing needs, a few kilobytes."""
+        del self._parser, self._body, self._telling, self._request
+        self.requests.clear()
+        self.rest = b""
+
     def feed(self, data: bytes) -> None:
         """Parse `data`."""
         if self._head is not None:
