@@ -159,7 +159,7 @@ def test_only_rooms_that_wait_know_the_run_loop() -> None:
     wrong = [
         f"{MODULES[module].relative_to(TOP)}:{item.line} imports {item.target}"
         for module, item in all_imports()
-        if item.target in TRIO and room_of(module) in synchronous and module != "gateway.store.log"
+        if item.target in TRIO and room_of(module) in synchronous and module != "gateway.store.flusher"
     ]
     assert wrong == []
 

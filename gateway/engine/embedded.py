@@ -58,8 +58,9 @@ from gateway.model import (
 from gateway.steps import UNTRACED, Steps
 from gateway.store import record as records
 from gateway.store.files import Files
+from gateway.store.flusher import Commit
 from gateway.store.index import Index
-from gateway.store.log import Commit, Log
+from gateway.store.log import Log
 from gateway.store.record import Kind, Record
 from gateway.store.segment import Segment
 

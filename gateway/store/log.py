@@ -1,11 +1,6 @@
-"""The log: appends that return at once, and a flusher that makes them durable together.
+"""The log: segments, and appends to the last of them that return at once; the flusher makes them durable together.
 
-Group commit: the flusher takes all that waits, one write, one fdatasync off the run loop, then reports all of it. What
-arrived meanwhile is the next batch, so batches grow with load by themselves. This is the one file of the store that
-knows trio; `append` and its kin are synchronous and must be called on the run loop.
-
-A failed write or fsync is final: the page cache can no longer be trusted to hold what the disk does not ("fsyncgate",
-Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). The log latches and the node ends.
+What appends is synchronous and must be called on the run loop.
 """
 
 from __future__ import annotations
@@ -14,26 +9,18 @@ import secrets
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from functools import partial
 from operator import attrgetter
-from pathlib import Path
-from time import thread_time
 from typing import Any, Final
 
-import attrs
 import orjson
-import structlog
-import trio
 
 from gateway.config import Store as StoreSettings
 from gateway.errors import GatewayError, StoreError, StoreLockedError
-from gateway.kit.pace import Pace
-from gateway.model import Durability
 from gateway.store import record as records
 from gateway.store import recovery
 from gateway.store.checkpoint import Checkpoint, Kept
-from gateway.store.disk import Disk
 from gateway.store.files import Files
+from gateway.store.flusher import Flusher
 from gateway.store.merge import Merge
 from gateway.store.reading import Header, encode_header
 from gateway.store.recent import Recent
@@ -42,42 +29,15 @@ from gateway.store.segment import Segment
 from gateway.store.shelf import Shelf
 from gateway.store.writer import Work, Writer
 
-_log = structlog.get_logger("gateway.store")
 _BASE = attrgetter("base")
 _LOOK_AGAIN_MS: Final = 2000  # for room on a full disk
-_PASSES_MAX: Final = 64
-_QUIET_PASSES: Final = 2
-_FEW: Final = 8  # who gather by themselves where they are more
-_MUCH: Final = 64 * 1024  # bytes that are worth a commit of their own
-_ALONE: Final = 2  # publishers so few that none of them is worth a wait
 
 
-@attrs.define(slots=True)
-class Commit:
-    """What became true: `entries` may be answered; `routed` have new messages to deliver."""
-
-    entries: list[object]
-    routed: dict[int, None]
-
-
-@attrs.define(slots=True)
-class LogStatistics:
-    """Counters since the start."""
-
-    commits: int = 0
-    records: int = 0
-    bytes: int = 0
-    commit_seconds: float = 0.0
-    cut_bytes: int = 0
-    damaged_parts: int = 0
-
-
-class Log:
+class Log(Flusher):
     """The segments of one directory. `open`, `start`, then `run` as a task; `close` at the end."""
 
     def __init__(self, settings: StoreSettings, files: Files | None = None) -> None:
-        self.settings = settings
-        self.directory = Path(settings.directory)
+        super().__init__(settings)
         self.files = files or Files()
         self.epoch = ""
         self.segments: list[Segment] = []
@@ -85,32 +45,13 @@ class Log:
         self.recent = Recent(settings.cache_bytes)
         self.durable_end = 0
         """Positions below this have been synced and may be delivered."""
-        self.failed: StoreError | None = None
-        self.statistics = LogStatistics()
         self.snapshot: Callable[[], dict[str, Any]] = dict
         """The engine's state for a checkpoint; set by the engine."""
         self.releasable: Callable[[Segment], bool] = lambda _segment: False
         """Whether nothing in a sealed segment is due to anybody any more; set by the engine."""
-        self._disk = Disk()
         self.writer = Writer(self.files, self.directory, settings.segment_bytes, self._disk.tell)
         self._lock: int | None = None
-        self._work = Work()
-        self.coming: Callable[[], int] = lambda: 0
-        """How many batches wait to be appended right before the next turn."""
-        self.bring_in: Callable[[], None] = lambda: None
-        """Appends them; set by the engine, as is `coming`."""
-        self.on_commit: Callable[[Commit], None] | None = None
-        """Told of each commit at once; where it is None, `committed` tells."""
-        self._pace = Pace(settings.commit_rest_ms / 1000)
-        self._turned_at = 0.0  # when the last turn ended
-        self._wake = trio.Event()  # somebody waits for the disk
-        self._is_lazy = False  # something goes there with the next turn, and at the latest by its time
-        self._patience: trio.CancelScope | None = None  # of the flusher while it rests
-        self._room: trio.Event | None = None  # made where somebody waits
-        self._reported = trio.Event()
-        self._commit = Commit([], {})
         self._now_ms = 0
-        self._about = 0  # who waited for the last commit, and for the next when it ended
         self._checkpoint_due = False
         self.unsealed: list[Segment] = []
         """Sealed, but without their hint files as yet."""
@@ -233,7 +174,7 @@ class Log:
                 self._spare_at_ms = self._now_ms + _LOOK_AGAIN_MS
                 self._work.spare_wanted = True
                 self._checkpoint_due = True  # a checkpoint lets go of segments, and may make room
-                self._wake.set()
+                self._call()
             return
         active = self.active
         active.seal(self.shelf.index)
@@ -308,33 +249,13 @@ class Log:
         segment.size += size
         work.size += size
         work.records += count
-        if not lazy:
-            self._wake.set()
-        elif not self._is_lazy:
-            self._is_lazy = True
-            if self._patience is not None:
-                self._patience.deadline = self._lazy_by()
+        self._call(lazy=lazy)
 
-    def submit(self, entry: object, durability: Durability = Durability.FSYNCED) -> None:
-        """Have `entry` reported by `committed` once everything appended so far has reached `durability`."""
-        if durability is Durability.WRITTEN:
-            self._work.written.append(entry)
-        else:
-            self._work.entries.append(entry)
-        self._wake.set()
-
-    def expect(self) -> None:
-        """Have a turn, for what `bring_in` appends."""
-        self._wake.set()
-
-    async def sync(self) -> None:
-        """Wait until everything appended so far is on the disk. Raises StoreError where that failed."""
-        done = trio.Event()
+    async def flush(self) -> None:
+        """Make everything appended so far durable, with a checkpoint; for the end, when `run` is over."""
+        self._checkpoint_due = True
         if self.failed is None:
-            self.submit(done)
-            await done.wait()
-        if self.failed:
-            raise self.failed
+            await self.turn()
 
     async def checkpoint(self) -> None:
         """Make a checkpoint now, with what it lets go. Raises StoreError."""
@@ -354,79 +275,18 @@ class Log:
             self._adopting = None
         return merge.adopted
 
-    @property
-    def has_room(self) -> bool:
-        """Whether less than store.pending_bytes_max waits for the disk, or nothing will ever reach it."""
-        return self._work.size < self.settings.pending_bytes_max or self.failed is not None
+    # ------------------------------------------------------------------------------------- what the flusher asks
 
-    async def wait_room(self) -> None:
-        """Wait until less than store.pending_bytes_max waits for the disk."""
-        while not self.has_room:
-            if self._room is None:
-                self._room = trio.Event()
-            await self._room.wait()
+    def carry_out(self, work: Work) -> None:
+        self.writer.carry_out(work)
 
-    # --------------------------------------------------------------------------------------------- flusher
+    def prepare(self, work: Work) -> None:
+        work.end = self.active.end
+        if self._checkpoint_due:
+            self._checkpoint_due = False
+            self._prepare_checkpoint(work)
 
-    async def run(self) -> None:
-        """The flusher. Ends only by cancellation or by raising StoreError."""
-        while True:
-            await self._wait_work()
-            await self._rest()
-            await self._gather()
-            await self._turn()
-
-    async def _wait_work(self) -> None:
-        if self._wake.is_set():
-            return
-        with trio.CancelScope() as self._patience:
-            if self._is_lazy:
-                self._patience.deadline = self._lazy_by()
-            await self._wake.wait()
-        self._patience = None
-
-    def _lazy_by(self) -> float:
-        return trio.current_time() + self.settings.lazy_sync_ms / 1000
-
-    async def _rest(self) -> None:
-        """Where commits of few cost too much of the run loop, let a little time pass between two of them."""
-        rest_s = self._turned_at + self._pace.rest_s - trio.current_time()
-        if rest_s > 0 and self._about <= _FEW and self._work.size < _MUCH:
-            await trio.sleep(rest_s)
-
-    async def _gather(self) -> None:
-        """Let batches that are already on their way come in: while passes of the run loop bring more.
-
-        Costs a pass, 10 us, where nothing comes; under load it makes a sync serve tens of single publishes, not two,
-        and what a commit costs, about a millisecond of passes and wake-ups, is what single publishes cost most. It ends
-        once as many have come as were about. What nobody waits for does not count: acks of a drain come in every pass,
-        and publishes would wait for all 64 of them.
-        """
-        if self._about <= _ALONE:
-            return
-        quiet = 0
-        for _ in range(_PASSES_MAX):
-            before = self._work.waiting + self.coming()
-            if len(self._work.entries) + self.coming() >= self._about:
-                return
-            await trio.lowlevel.checkpoint()
-            quiet = 0 if self._work.waiting + self.coming() > before else quiet + 1
-            if quiet == _QUIET_PASSES:
-                return
-
-    async def flush(self) -> None:
-        """Make everything appended so far durable, with a checkpoint; for the end, when `run` is over."""
-        self._checkpoint_due = True
-        if self.failed is None:
-            await self._turn()
-
-    async def _turn(self) -> None:
-        work = self._take()
-        began = trio.current_time()
-        with trio.CancelScope(shield=True):  # what was taken must reach the file before anything behind it
-            await self._write_off_the_loop(work)
-        if self.failed:
-            raise self.failed
+    def turned(self, work: Work) -> None:
         self.durable_end = work.end
         for segment in work.sealed:
             self.unsealed.remove(segment)
@@ -437,44 +297,9 @@ class Log:
             self.places = (self.places[1], work.checkpoint.segment)
         if work.released and work.checkpoint is None:  # there was no room for it: those are needed still
             self._released = work.released + self._released
-        statistics = self.statistics
-        statistics.commits += 1
-        statistics.records += work.records
-        statistics.bytes += work.size
-        self._turned_at = trio.current_time()
-        statistics.commit_seconds += self._turned_at - began
-        self._pace.look(self._turned_at, thread_time())
-        self._about = len(work.entries) + len(self._work.entries) + self.coming()
-        self._report(work.entries, work.routed)
 
-    async def _write_off_the_loop(self, work: Work) -> None:
-        disk = self._disk
-        disk.begin(partial(self.writer.carry_out, work))
-        finished = False
-        while not finished:
-            await trio.lowlevel.wait_readable(disk.descriptor)
-            disk.acknowledge()
-            finished = disk.finished  # asked first: what is found in the file now may be so because the job is over
-            if work.in_file and work.written:  # those who asked for no more have waited long enough
-                self._report(work.written, {})
-                work.written = []
-        if disk.error is not None:
-            reason = getattr(disk.error, "strerror", None) or str(disk.error)
-            self._fail(work, StoreError(f"{self.directory}: {reason}: the store has failed"))
-
-    def _take(self) -> Work:
-        self.bring_in()
-        work, self._work = self._work, Work()
-        self._wake = trio.Event()
-        self._is_lazy = False
-        if self._room is not None:
-            self._room.set()
-            self._room = None
-        work.end = self.active.end
-        if self._checkpoint_due:
-            self._checkpoint_due = False
-            self._prepare_checkpoint(work)
-        return work
+    def given_up(self, work: Work) -> None:
+        self._released += work.released  # their files are still to be closed
 
     def _prepare_checkpoint(self, work: Work) -> None:
         work.released, self._released = self._released, []
@@ -507,38 +332,3 @@ class Log:
         self.unsealed.append(merge.segment)
         merge.adopted = True
         work.adopted = merge
-
-    def _report(self, entries: list[object], routed: dict[int, None]) -> None:
-        commit = self._commit
-        for entry in entries:
-            if isinstance(entry, trio.Event):
-                entry.set()
-            else:
-                commit.entries.append(entry)
-        commit.routed.update(routed)
-        if self.on_commit is None:
-            self._reported.set()
-        else:
-            self._commit = Commit([], {})
-            self.on_commit(commit)
-
-    def _fail(self, work: Work, error: StoreError) -> None:
-        self.failed = error
-        self._released += work.released  # their files are still to be closed
-        _log.error("the store has failed; the node ends", error=str(error))
-        if self._room is not None:
-            self._room.set()
-        self.bring_in()  # which refuses them
-        rest = self._work
-        self._report(work.entries + work.written + rest.entries + rest.written, {})
-
-    async def committed(self) -> Commit:
-        """Wait for what the flusher has made true since the last call. For one task, the notify stage."""
-        await self._reported.wait()
-        return self.unreported()
-
-    def unreported(self) -> Commit:
-        """The same, without waiting."""
-        self._reported = trio.Event()
-        commit, self._commit = self._commit, Commit([], {})
-        return commit
