@@ -1,6 +1,6 @@
 """Every system call the store makes, in one place, so that tests can record, fail and reorder them.
 
-All methods block; those that may wait for the disk are called off the run loop (flusher.py). Errors are OSError, unchanged.
+All methods block; those that may wait for the disk are called off the run loop (flusher.py). Errors are OSError.
 """
 
 from __future__ import annotations
