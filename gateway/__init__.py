@@ -9,7 +9,7 @@ circles; tests/test_house.py holds this map to the tree.
     1      config/                       file, environment and flags -> checked settings
     1      kit/                          pure structures: ranges, tick wheel, order, table, topics. `now` is an argument
     2      wire/                         sans-I/O, bytes <-> words: http, push_v1, tmc_v2, top
-    2      store/                        Bitcask: record, segment, hint, recovery, merge, log; and flusher (which knows trio)
+    2      store/                        Bitcask: record, segment, hint, merge, log; and flusher (which knows trio)
     3      broker/                       the nouns, synchronous: subscription, consumer, lease, dedup
     4      engine/                       what the flow stands on: base (the protocol), embedded (store + broker)
     5      flow/                         THE WAY, one stage a file: admit -> route -> append -> notify -> deliver
