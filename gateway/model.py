@@ -267,6 +267,9 @@ class Settle:
     reason: str = ""
 
 
+_NONE_YET: Final = dict.fromkeys(Verb, 0)
+
+
 class Settlement:
     """What one consumer says in one call, on its way through `settle`; `done` is called once the answer is true."""
 
@@ -284,7 +287,7 @@ class Settlement:
         self.settles = settles
         self.done = done  # None: nobody waits, so the log may take its time
         self.leaves = leaves  # it takes no more, and what it still holds goes back: behind all that it said before
-        self.counts = dict.fromkeys(Verb, 0)
+        self.counts = _NONE_YET.copy()  # an enumeration is iterated in Python: 1.5 us
         self.unknown = 0
         self.error: GatewayError | None = None
         self.carried_out: Callable[[Settlement], None] | None = None  # called where that took more than one step

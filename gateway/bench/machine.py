@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import tempfile
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from gateway.bench.record import Machine
 
 _PACKAGES: Final = ("trio", "trio-websocket", "msgspec", "orjson", "httptools")
 _GIT_S: Final = 5.0
+_TURNS: Final = 1_000_000
 
 
 def machine(directory: str | None, *, own: bool) -> Machine:
@@ -36,6 +38,15 @@ def _processor() -> str:
         return platform.machine()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
+
+
+def loop_ns() -> float:
+    """Processor time of one turn of an empty loop, over some ten milliseconds: the interpreter's own speed, here
+    and now. What else a busy machine does, to caches and to the other half of a core, shows in it."""
+    began = time.thread_time()
+    for _ in range(_TURNS):
+        pass
+    return round((time.thread_time() - began) / _TURNS * 1e9, 1)
 
 
 def versions() -> dict[str, str]:

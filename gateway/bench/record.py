@@ -79,6 +79,8 @@ class Outcome:
     """When it ended, UTC."""
     scale: float
     """Of its full size; figures of a smaller one are for a look."""
+    loop_ns: float
+    """What a turn of an empty loop took before it began: three times as much where the machine has other work."""
     cases: list[Case]
 
     def case(self, name: str) -> Case | None:

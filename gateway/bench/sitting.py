@@ -16,6 +16,7 @@ import trio
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from gateway.bench import machine
 from gateway.bench.ground import Going, Ground
 from gateway.bench.link import LinkLostError
 from gateway.bench.record import Case, Outcome
@@ -28,12 +29,14 @@ _LEAST_S: Final = 120.0
 
 def carry_out(scenario: Scenario, ground: Ground) -> Outcome | None:
     """Measure; None where a signal came first. Raises LinkLostError, also where it does not end."""
+    loop_ns = machine.loop_ns()
     cases = trio.run(_carry_out, scenario, ground)
     if cases is None:
         return None
     if len(cases) > 1:  # they are there to be compared
         cases = [attrs.evolve(case, detail=None) for case in cases]
-    return Outcome(date=datetime.now(UTC).isoformat(timespec="seconds"), scale=ground.scale, cases=cases)
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    return Outcome(date=date, scale=ground.scale, loop_ns=loop_ns, cases=cases)
 
 
 async def _carry_out(scenario: Scenario, ground: Ground) -> list[Case] | None:

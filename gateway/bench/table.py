@@ -23,10 +23,12 @@ def _origin(record: Record) -> str:
     dates = sorted(outcome.date for outcome in record.outcomes.values())
     when = f"{dates[0][:10]}, " if dates else ""
     store = f", store on {machine.store_filesystem}" if machine.store_filesystem else ""
+    loops = [outcome.loop_ns for outcome in record.outcomes.values()]
+    pace = f" A turn of an empty loop took {min(loops):.0f} to {max(loops):.0f} ns." if loops else ""
     return (
         f"Recorded {when}commit {record.commit or 'unknown'}: {machine.processors} x {machine.processor}, "
         f"{machine.memory_bytes / 2**30:.1f} GiB, {machine.kernel}{store}; {versions}. "
-        f"Gateway and load share the processors.\n"
+        f"Gateway and load share the processors.{pace}\n"
     )
 
 

@@ -21,7 +21,7 @@ def case(name: str = "1→1", **figures: object) -> Case:
 
 
 def outcome(*cases: Case, scale: float = 1.0) -> Outcome:
-    return Outcome(date="2026-11-24T18:00:00+00:00", scale=scale, cases=list(cases))
+    return Outcome(date="2026-11-24T18:00:00+00:00", scale=scale, loop_ns=12.4, cases=list(cases))
 
 
 def record_of(**outcomes: Outcome) -> Record:

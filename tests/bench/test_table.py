@@ -47,6 +47,7 @@ def test_every_budget_belongs_to_a_scenario() -> None:
 def test_the_table_says_where_when_and_what() -> None:
     text = markdown(with_peers(record_of(pipeline=outcome(case(wrong="1 lost", extra={"growth_bytes": 2.0**21})))))
     assert "2026-11-24, commit abc: 2 x P, 16.0 GiB, Linux 6, store on ext4; gateway 1." in text
+    assert "A turn of an empty loop took 12 to 12 ns." in text
     assert "| pipeline 1→1 | server CPU a message | ≤ 8 µs | 5 µs | 0.62 | met |" in text
     assert "| pipeline | 1→1 | 100,000 messages | 5.0 us/message |" in text
     assert "**1 lost** growth: 2.0 MiB" in text
