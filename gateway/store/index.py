@@ -13,6 +13,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from gateway.store.record import Columns
@@ -288,6 +289,28 @@ class GrowingIndex(Index):
             self.route_of.append(route)
         if columns.flags:
             self._add_few(columns, first)
+
+    def add_plain(self, body: bytes, offset: int, end: int, data: int, route: int, time_ms: int) -> int:
+        """Note a MESSAGES record without flags from its body, which begins at `data` of the file; its messages.
+
+        A third of the cost of `add` for a record of one message: a start may read some hundred thousand of them.
+        """
+        first = len(self.starts)
+        count = int.from_bytes(body[:4], "little")
+        place = data + 4 + 4 * count
+        if count == 1:
+            self.starts.append(place)
+        else:
+            lengths = array("I", body[4 : 4 + 4 * count])
+            self.starts.extend(accumulate((length + 1 for length in lengths[:-1]), initial=place))
+        self.firsts.append(first)
+        self.offsets.append(offset)
+        self.ends.append(end)
+        self.times.append(time_ms)
+        if not self.route_of or self.route_of[-1] != route:
+            self.route_at.append(first)
+            self.route_of.append(route)
+        return count
 
     def _add_few(self, columns: Columns, first: int) -> None:
         """What only few messages have."""

@@ -40,6 +40,7 @@ class Rebuilder:
         self._replay = replay
         self._routes: dict[int, tuple[str, tuple[int, ...]]] = {}
         self._lost: list[Lost] = []
+        self._run = (0, 0, -1, False)  # route, first, last, new: what went the same way and has not been noted yet
         if header.end is not None:
             self._index.steps = array("I")
 
@@ -58,12 +59,14 @@ class Rebuilder:
                 break
             self._lose(offset, following, self.end, "a record is damaged")
             offset = following
+        self._note_run()
         self.torn_at = offset
         if offset < answered:
             self._lose(offset, answered, self.end, "the end of the file is missing or damaged")
 
     def finish(self, end: int | None) -> list[Lost]:
         """What is damaged; `end` is one past the last position that must have been there, where that is known."""
+        self._note_run()
         if end is not None and self.end < end:
             count = self._header.count  # of a merged segment, which may hold less than its positions say
             if count is None or (self.messages < count and not self._lost):
@@ -92,8 +95,13 @@ class Rebuilder:
         self.records += 1
         new = (self._segment.number, record.offset) >= self._place
         if record.kind == Kind.MESSAGES:
-            self._take_messages(record, new)
-        elif record.kind == Kind.ROUTE:
+            if record.flags or record.position != self.end or self._index.steps is not None:
+                self._take_messages(record, new)
+            else:
+                self._take_plain(record, new)
+            return
+        self._note_run()  # whoever hears of what follows knows of what went before
+        if record.kind == Kind.ROUTE:
             route = orjson.loads(record.body)
             self._define(record.number, (route["topic"], tuple(route["subscriptions"])))
         elif record.kind != Kind.HEADER and new and self._replay is not None:
@@ -124,6 +132,19 @@ class Rebuilder:
         self.messages += len(columns)
         self._route(record, columns, new)
 
+    def _take_plain(self, record: Record, new: bool) -> None:
+        """The same for consecutive messages of one route with nothing else: a start reads a whole segment of them."""
+        route = record.number
+        if route not in self._routes:
+            self._take_messages(record, new)
+            return
+        offset, end, position = record.offset, record.end, record.position
+        count = self._index.add_plain(record.body, offset, end, offset + records.HEAD_BYTES, route, record.time_ms)
+        self._segment.last_ms = record.time_ms
+        self.messages += count
+        self.end = position + count
+        self._extend_run(route, position, self.end - 1, new)
+
     def _make_sparse(self) -> None:
         """Positions are missing: from now on it must be said which are there."""
         if self._index.steps is None:
@@ -151,11 +172,26 @@ class Rebuilder:
     def _route(self, record: Record, columns: Columns, new: bool) -> None:
         """Note who the messages go to, a run of positions of one route at a time."""
         for route, low, high in _runs(record, columns):
-            numbers = self._routes[route][1]
-            for number in numbers:
-                self._index.route_to(number, low, high)
-            if new and self._replay is not None:
-                self._replay.messages(low, high, numbers)
+            self._extend_run(route, low, high, new)
+
+    def _extend_run(self, route: int, low: int, high: int, new: bool) -> None:
+        last_route, first, last, was_new = self._run
+        if route == last_route and low == last + 1 and new is was_new:
+            self._run = (route, first, high, new)
+            return
+        self._note_run()
+        self._run = (route, low, high, new)
+
+    def _note_run(self) -> None:
+        route, low, high, new = self._run
+        if high < low:
+            return
+        self._run = (0, 0, -1, False)
+        numbers = self._routes[route][1]
+        for number in numbers:
+            self._index.route_to(number, low, high)
+        if new and self._replay is not None:
+            self._replay.messages(low, high, numbers)
 
 
 def _runs(record: Record, columns: Columns) -> Iterator[tuple[int, int, int]]:
