@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+import attrs
 import trio
 
 from gateway.broker import expiry
@@ -13,11 +14,26 @@ from gateway.broker.queue import queue_of
 from gateway.broker.subscription import Subscription
 from gateway.engine.catalogue import Catalogue
 from gateway.engine.times import position_at
+from gateway.store.index import Index
 from gateway.store.log import Log
 from gateway.store.segment import Segment
 
 _TURN: Final = 500
 """Subscriptions looked at before other tasks run: half a millisecond where none has anything so old."""
+
+_LOOK_MAX: Final = 5000
+"""Times looked at before other tasks run: half a millisecond."""
+_NEVER: Final = 1 << 62
+
+
+@attrs.define
+class _Swept:
+    """What is known of the times to live in one segment."""
+
+    until_ms: int = 0  # what was over by then is settled
+    looked: int = 0  # so many times have been looked at
+    next_ms: int = _NEVER  # the first of them behind `until_ms`
+    whole: bool = False  # and there will be no others
 
 
 class Sweeping:
@@ -27,8 +43,7 @@ class Sweeping:
         self._log = log
         self._catalogue = catalogue
         self._write_news = write_news
-        self._swept: dict[int, tuple[int, int]] = {}  # by segment: expiries up to this time are done; messages then
-        self._next: dict[int, int] = {}  # by segment: the first expiry behind that
+        self._swept: dict[Segment, _Swept] = {}
         self._held: dict[Subscription, list[int]] = {}  # expired while a consumer had them
         self._horizons: dict[int, tuple[int, int]] = {}  # by retention_s: (found out when, position)
 
@@ -42,9 +57,8 @@ class Sweeping:
         await self._look_again(now)
         for segment in list(self._log.segments):
             await self._expire_in(segment, now)
-        kept = {segment.number for segment in self._log.segments}
-        for gone in self._swept.keys() - kept:
-            del self._swept[gone], self._next[gone]
+        for gone in self._swept.keys() - set(self._log.segments):
+            del self._swept[gone]
 
     # -------------------------------------------------------------------------------------------- retention
 
@@ -75,13 +89,14 @@ class Sweeping:
     async def _expire_in(self, segment: Segment, now: int) -> None:
         if not segment.expires_ms:
             return
-        done_ms, messages = self._swept.get(segment.number, (0, -1))
-        timed = messages if segment.sealed and messages >= 0 else len(segment.index.timed_at)
-        if messages == timed and self._next[segment.number] > now:
+        known = self._swept.setdefault(segment, _Swept())
+        if known.whole and known.next_ms > now:
             return
-        due, following = _expiring(segment, done_ms, now)
-        self._swept[segment.number] = (now, timed)
-        self._next[segment.number] = following
+        index, whole = segment.index, segment.sealed
+        start, stop = known.looked if known.next_ms > now else 0, len(index.timed_at)
+        due, following = await _expiring(index, start, stop, known.until_ms, now)
+        known.next_ms = min(following, known.next_ms) if start else following
+        known.until_ms, known.looked, known.whole = now, stop, whole
         for subscription in list(self._catalogue.by_number.values()) if due else ():
             if queue_of(segment, subscription.number, subscription.past) is None:
                 continue
@@ -109,17 +124,20 @@ def _in_steps(positions: Sequence[int]) -> Iterator[Sequence[int]]:
         yield positions[start : start + expiry.STEP]
 
 
-_NEVER = 1 << 62
+async def _expiring(index: Index, start: int, stop: int, after_ms: int, now: int) -> tuple[list[int], int]:
+    """Positions whose time was over behind `after_ms` and is by `now`; and when the next one's will be.
 
-
-def _expiring(segment: Segment, after_ms: int, now: int) -> tuple[list[int], int]:
-    """Positions whose time was over behind `after_ms` and is by `now`; and when the next one's will be."""
+    Of the times [start, stop) of the index, in steps.
+    """
     due: list[int] = []
     following = _NEVER
-    index = segment.index
-    for ordinal, expires_ms in zip(index.timed_at, index.expires_ms, strict=True):
-        if after_ms < expires_ms <= now:
-            due.append(index.position(ordinal))
-        elif now < expires_ms < following:
-            following = expires_ms
+    for low in range(start, stop, _LOOK_MAX):
+        high = min(low + _LOOK_MAX, stop)
+        for ordinal, expires_ms in zip(index.timed_at[low:high], index.expires_ms[low:high], strict=True):
+            if after_ms < expires_ms <= now:
+                due.append(index.position(ordinal))
+            elif now < expires_ms < following:
+                following = expires_ms
+        if high < stop:
+            await trio.lowlevel.checkpoint()
     return due, following

@@ -213,3 +213,35 @@ async def test_redriven_messages_that_nobody_takes_expire(tmp_path: Path) -> Non
         assert gateway.statistics().waiting == 1
         assert await sweep(gateway, RETENTION_S * 1000 + 1) == 1
         assert gateway.statistics().waiting == 0
+
+
+async def test_what_comes_between_a_sweep_and_the_seal_expires_in_its_time(tmp_path: Path) -> None:
+    async with driven(tmp_path, segment_bytes=4096) as gateway:
+        await gateway.subscribe()
+        await gateway.publish(message(ttl_ms=60_000))
+        await gateway.engine.sweep(gateway.now)
+        await gateway.publish(message(ttl_ms=1000))
+        await gateway.seal()
+        gateway.pass_time(1000)
+        await gateway.engine.sweep(gateway.now)
+        assert gateway.statistics().expired == 1
+        gateway.pass_time(59_000)
+        await gateway.engine.sweep(gateway.now)
+        assert gateway.statistics().expired == 2
+
+
+async def test_a_look_at_many_times_lets_others_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.engine.sweeping._LOOK_MAX", 10)
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe()
+        await gateway.publish(*(message(ttl_ms=1000 + number) for number in range(95)))
+        gateway.pass_time(1050)
+        await gateway.engine.sweep(gateway.now)
+        assert gateway.statistics().expired == 51
+        await gateway.publish(message(ttl_ms=5))
+        gateway.pass_time(5)
+        await gateway.engine.sweep(gateway.now)
+        assert gateway.statistics().expired == 57
+        gateway.pass_time(10_000)
+        await gateway.engine.sweep(gateway.now)
+        assert gateway.statistics().expired == 96
