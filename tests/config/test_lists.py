@@ -10,7 +10,8 @@ import attrs
 import pytest
 
 from gateway.config import entries, generate, load, reference
-from gateway.config.settings import Limits, required, setting
+from gateway.config.setting import required, setting
+from gateway.config.settings import Limits
 from gateway.errors import ConfigError
 
 
