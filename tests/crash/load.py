@@ -18,6 +18,7 @@ from tests.e2e.process import GatewayProcess
 SUBSCRIPTION: Final = "crash"
 UNDER_WAY_MAX: Final = 50
 HANDSHAKE_S: Final = 10
+STATES: Final = ("acked", "in_flight", "waiting", "delayed", "expired", "dead_lettered")
 CONFIG: Final = """
 [store]
 segment_bytes = 65536
@@ -152,6 +153,12 @@ class Load:
 
     async def _is_waiting(self) -> int:
         return (await trio.to_thread.run_sync(self.gateway.statistics, SUBSCRIPTION))["waiting"]
+
+    def check_conservation(self) -> None:
+        """Promise 6: what was routed is somewhere, and what was answered is counted."""
+        shown = self.gateway.statistics(SUBSCRIPTION)
+        assert shown["routed"] == sum(shown[state] for state in STATES), shown
+        assert shown["routed"] >= len(self.history.ok)
 
 
 @asynccontextmanager

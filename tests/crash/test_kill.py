@@ -28,8 +28,10 @@ async def test_no_answered_publish_is_lost_over_sigkills(tmp_path: Path) -> None
         for number in range(CYCLES):
             await load.cycle(number, gateway.kill)
             await trio.to_thread.run_sync(gateway.start)
+            await trio.to_thread.run_sync(load.check_conservation)
             assert history.violations == []
         await load.drain(30)
+        await trio.to_thread.run_sync(load.check_conservation)
         assert history.violations == []
         assert history.missing == set()
         assert len(history.ok) > 100 * CYCLES

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.crash.history import History
 from tests.crash.load import CONFIG, SUBSCRIPTION, Load
@@ -53,8 +54,10 @@ async def test_no_answered_publish_is_lost_over_power_cuts(tmp_path: Path, disk:
         load = Load(gateway, history, SEED)
         for number in range(CYCLES):
             await load.cycle(number, partial(cut_power, gateway, disk), deaf=True)
+            await trio.to_thread.run_sync(load.check_conservation)
             assert history.violations == []
         await load.drain(30)
+        await trio.to_thread.run_sync(load.check_conservation)
         assert history.violations == []
         assert history.missing == set()
         assert len(history.ok) > 100 * CYCLES
