@@ -18,7 +18,7 @@ from gateway.bench.record import Outcome, Record
 from gateway.bench.report import print_outcome, print_report
 from gateway.bench.scenarios import SCENARIOS
 from gateway.bench.scenarios.scenario import Scenario
-from gateway.bench.sitting import carry_out
+from gateway.bench.sitting import carry_out, failed
 from gateway.cli.options import token_option
 
 IDLE_MAX: Final = 25_000
@@ -101,16 +101,21 @@ def bench(context: click.Context, /, **options: Any) -> None:
         peers = dict(map(record.read_peers, options["peers"]))
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    outcomes = _measure(ground, scenarios, quiet=options["out"] == Path("-"))
-    own = ground.given is None
+    outcomes: dict[str, Outcome] = {}
     made = Record(
-        machine=machine.machine(options["directory"], own=own),
+        machine=machine.machine(options["directory"], own=ground.given is None),
         versions=machine.versions(),
         commit=machine.commit(),
         outcomes=outcomes,
         peers=peers,
     )
-    _write(made, options)
+    for scenario in scenarios:
+        outcomes[scenario.name] = _measure(ground, scenario, alone=len(scenarios) == 1)
+        if options["out"] != Path("-"):
+            _show(scenario, outcomes[scenario.name])
+            _write(made, options)  # each time, so that an end in the middle takes nothing away
+    if options["out"] == Path("-"):
+        click.echo(record.encode(made), nl=False)
     if any(case.wrong for outcome in outcomes.values() for case in outcome.cases):
         context.exit(1)
 
@@ -159,20 +164,19 @@ def _ground(options: dict[str, Any]) -> Ground:
     return Ground(given=given, directory=directory, scale=options["scale"], profile=profile)
 
 
-def _measure(ground: Ground, scenarios: list[Scenario], *, quiet: bool) -> dict[str, Outcome]:
-    """One after the other; each is shown when it is over."""
-    outcomes = {}
-    for scenario in scenarios:
-        try:
-            outcome = carry_out(scenario, ground)
-        except* LinkLostError as group:
-            raise click.ClickException(f"{scenario.name}: {_first(group)}") from None
-        if outcome is None:
-            raise click.Abort
-        outcomes[scenario.name] = outcome
-        if not quiet:
-            _show(scenario, outcome)
-    return outcomes
+def _measure(ground: Ground, scenario: Scenario, *, alone: bool) -> Outcome:
+    """One of them; where it fails and is not alone, the others go on."""
+    outcome: Outcome | None = None
+    try:
+        outcome = carry_out(scenario, ground)
+    except* LinkLostError as group:
+        why = str(_first(group))
+        if alone:
+            raise click.ClickException(f"{scenario.name}: {why}") from None
+        outcome = failed(ground, why)
+    if outcome is None:
+        raise click.Abort
+    return outcome
 
 
 def _show(scenario: Scenario, outcome: Outcome) -> None:
@@ -195,9 +199,6 @@ def _first(error: BaseException) -> BaseException:
 def _write(made: Record, options: dict[str, Any]) -> None:
     file: Path | None = options["out"]
     if file is None:
-        return
-    if file == Path("-"):
-        click.echo(record.encode(made), nl=False)
         return
     try:
         if options["add"] and file.exists():

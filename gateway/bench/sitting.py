@@ -22,6 +22,7 @@ from gateway.bench.link import LinkLostError
 from gateway.bench.record import Case, Outcome
 from gateway.bench.scenarios.scenario import Scenario
 
+FAILED: Final = "failed"
 _REFRESH_S: Final = 0.2
 _LEAST_S: Final = 120.0
 """However small the scale, gateways have to start."""
@@ -35,8 +36,17 @@ def carry_out(scenario: Scenario, ground: Ground) -> Outcome | None:
         return None
     if len(cases) > 1:  # they are there to be compared
         cases = [attrs.evolve(case, detail=None) for case in cases]
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    return Outcome(date=date, scale=ground.scale, loop_ns=loop_ns, cases=cases)
+    return Outcome(date=_date(), scale=ground.scale, loop_ns=loop_ns, cases=cases)
+
+
+def failed(ground: Ground, why: str) -> Outcome:
+    """In place of a scenario that could not be carried out."""
+    case = Case(name=FAILED, load=str(ground.going), wrong=why)
+    return Outcome(date=_date(), scale=ground.scale, loop_ns=machine.loop_ns(), cases=[case])
+
+
+def _date() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 async def _carry_out(scenario: Scenario, ground: Ground) -> list[Case] | None:

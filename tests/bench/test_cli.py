@@ -15,6 +15,11 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.bench.cli import bench
+from gateway.bench.ground import Ground
+from gateway.bench.link import LinkLostError
+from gateway.bench.record import Case
+from gateway.bench.scenarios import SCENARIOS
+from gateway.bench.scenarios.scenario import Scenario
 from tests.e2e.process import GatewayProcess
 
 MESSAGES = 2000
@@ -126,6 +131,32 @@ def test_a_gateway_that_runs_already_is_measured_and_left_as_it_was(tmp_path: Pa
         names = [each["name"] for each in httpx.get(f"{gateway.control}/v1/subscriptions").json()]
         assert names == ["mine"]
         assert gateway.terminate() == 0
+
+
+def test_a_scenario_that_fails_does_not_end_the_others(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(ground: Ground) -> list[Case]:
+        raise LinkLostError("it is gone")
+
+    monkeypatch.setitem(SCENARIOS, "rate", Scenario("rate", "it fails", fail))
+    file = temporary.parent / "record.json"
+    arguments = ["rate", "pipeline", "--scale", "0.001", "--directory", str(temporary), "--json", str(file)]
+    outcome = CliRunner().invoke(bench, arguments, catch_exceptions=False)
+    assert outcome.exit_code == 1
+    record = json.loads(file.read_bytes())
+    assert record["outcomes"]["rate"]["cases"][0]["wrong"] == "it is gone"
+    assert record["outcomes"]["pipeline"]["cases"][0]["counts"]["lost"] == 0
+    assert "it is gone" in outcome.stdout
+
+
+def test_what_was_measured_before_is_kept_where_it_is_asked(temporary: Path, tmp_path: Path) -> None:
+    file = tmp_path / "record.json"
+    arguments = ["--scale", "0.001", "--directory", str(temporary), "--json", str(file), "--add"]
+    for name in ("pipeline", "rate"):
+        assert CliRunner().invoke(bench, [name, *arguments], catch_exceptions=False).exit_code == 0
+    assert list(json.loads(file.read_bytes())["outcomes"]) == ["pipeline", "rate"]
+    (tmp_path / "nats.jsonl").write_text('{"driver":"nats","rate":0,"msgs_s":1000}\n')
+    shown = CliRunner().invoke(bench, ["--table", str(file), "--peers", f"jetstream={tmp_path}/nats.jsonl"])
+    assert "| jetstream | as fast as it goes | 1,000 |" in shown.stdout
 
 
 def test_no_gateway_is_one_line() -> None:

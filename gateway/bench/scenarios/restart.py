@@ -85,12 +85,13 @@ async def _come_back(
 
 
 async def _wait_ready(control: HttpLink) -> None:
-    with trio.fail_after(_READY_S):
+    with trio.move_on_after(_READY_S):
         while True:
             status, _ = await control.call("GET", "/readyz")
             if status == 200:
                 return
             await trio.sleep(_ASK_S)
+    raise LinkLostError(f"not ready within {_READY_S:g} s")
 
 
 async def _pull_one(link: HttpLink, name: str) -> int:
