@@ -318,6 +318,7 @@ def log_metrics(sources: Sources) -> Iterator[Metric]:
     yield counter(
         "gateway_unreadable_messages", "Messages set aside because they could not be read.", log.damaged_messages
     )
+    yield counter("gateway_bodies_mapped_bytes", "Bytes served as slices of mapped segments.", log.mapped_bytes)
     yield gauge("gateway_bodies_bytes", "Message bodies kept in memory.", log.bodies_bytes)
     yield gauge("gateway_bodies_limit_bytes", "Message bodies that may be.", config.store.cache_bytes)
     yield counter("gateway_bodies_hits", "Bodies found in memory.", log.bodies_hits)
@@ -382,6 +383,10 @@ def flow_control_metrics(sources: Sources) -> Iterator[Metric]:
     unsent = sources.unsent
     yield gauge("gateway_unsent_bytes", "Bytes that wait for the sockets of all connections.", unsent.bytes)
     yield gauge("gateway_unsent_limit_bytes", "Bytes that may.", unsent.bytes_max)
+    yield counter(
+        "gateway_gathered_bytes", "Bytes sent from where they were stored, uncopied (sendmsg).", unsent.gathered_bytes
+    )
+    yield counter("gateway_joined_bytes", "Bytes of several parts that were copied into one.", unsent.joined_bytes)
     yield counter("gateway_unsent_cut_connections", "Connections cut because more would have waited.", unsent.cut)
     yield gauge("gateway_flow_active_consumers", "Consumers the next look is for.", len(control.active))
     yield counter("gateway_flow_looks", "Looks at the consumers, ten a second.", statistics.looks)

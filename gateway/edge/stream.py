@@ -64,6 +64,10 @@ class Unsent:
         self.bytes = 0
         self.cut = 0
         """Streams cut to make room."""
+        self.gathered_bytes = 0
+        """Bytes of all streams that the kernel took from where they were stored."""
+        self.joined_bytes = 0
+        """Bytes that came in several parts, and were copied into one."""
         self.gathering = Gathering()
         self._waiting: dict[OutboxStream, None] = {}
 
@@ -201,6 +205,8 @@ class OutboxStream(trio.abc.Stream):
         size = sum(map(len, parts))
         gathering = self._together is not None and self._together.gathering.is_entered
         if self._outbox or self._closed or self._broken or gathering or not _gathers(len(parts), size):
+            if self._together is not None and len(parts) > 1:
+                self._together.joined_bytes += size
             self.offer(b"".join(parts), sent)
             return
         try:
@@ -211,6 +217,9 @@ class OutboxStream(trio.abc.Stream):
             self._break()
             return
         self.gathered_bytes += taken
+        if self._together is not None:
+            self._together.gathered_bytes += taken
+            self._together.joined_bytes += size - taken
         if taken < size:
             self._leave(memoryview(b"".join(parts))[taken:], sent)
         elif sent is not None:

@@ -59,6 +59,8 @@ class EngineStatistics:
     """Parts of the segments that were found damaged at the start."""
     damaged_messages: int
     """Messages that were to be delivered and could not be read."""
+    mapped_bytes: int
+    """Bytes that were served as slices of mapped segments."""
     bodies_bytes: int
     bodies_hits: int
     bodies_misses: int

@@ -611,6 +611,7 @@ class EmbeddedEngine:
             merge_failures=merges.failures,
             damaged_parts=log.statistics.damaged_parts,
             damaged_messages=self._deliveries.lost,
+            mapped_bytes=log.shelf.served_bytes,
             bodies_bytes=log.recent.size,
             bodies_hits=log.recent.hits,
             bodies_misses=log.recent.misses,

@@ -103,7 +103,7 @@ class Reader:
             damaged = await trio.to_thread.run_sync(shelf.verify, opened, index, wanted + _ahead(index, wanted[-1]))
         finally:
             shelf.give_back(opened)
-        found += [opened.view(piece) for piece in pieces if piece.record not in damaged]
+        found += [shelf.view_in(opened, piece) for piece in pieces if piece.record not in damaged]
         return damaged
 
     async def _copy(self, segment: Segment, index: Index, pieces: list[Piece], found: list[Buffer]) -> dict[int, str]:

@@ -83,6 +83,7 @@ class Shelf:
         self._indexes: dict[Segment, None] = {}
         self._opened: dict[Segment, Opened] = {}
         self.verified_bytes = 0
+        self.served_bytes = 0
 
     def index(self, segment: Segment) -> Index:
         """The index of a sealed segment, mapped; kept on the segment itself until others push it off the shelf."""
@@ -113,7 +114,12 @@ class Shelf:
 
     def view(self, segment: Segment, piece: Piece) -> memoryview:
         """The bytes of a piece that `is_verified`: a slice of the map."""
-        return self._opened[segment].view(piece)
+        return self.view_in(self._opened[segment], piece)
+
+    def view_in(self, opened: Opened, piece: Piece) -> memoryview:
+        """The same, of a segment that is lent."""
+        self.served_bytes += piece.stop - piece.start
+        return opened.view(piece)
 
     def lend(self, segment: Segment) -> Opened:
         """The segment file, mapped, for `verify`; to be given back. Raises DamagedError where it cannot be opened."""

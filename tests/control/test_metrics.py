@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
+import orjson
 import pytest
 import trio
 import trio.testing
@@ -20,6 +22,7 @@ from gateway.errors import GatewayError
 from gateway.model import SubscriptionSettings, SubscriptionStatistics, SubscriptionView
 from gateway.node import Node
 from gateway.source.base import SourceStatistics, State
+from tests.conftest import running
 
 Samples = dict[str, dict[tuple[str, ...], float]]
 """Value by the values of the labels, by the name of the sample."""
@@ -279,3 +282,24 @@ async def test_a_source_in_numbers(node: Node, control: httpx.AsyncClient, monke
         "gateway_source_running": 1,
     }
     assert {name: found[name][("outbox",)] for name in numbers} == numbers
+
+
+async def test_a_pull_of_a_sealed_segment_is_sent_from_where_it_is_stored(tmp_path: Path) -> None:
+    """Slices of the mapped file go to the kernel as they are: nothing is copied into one."""
+    async with (
+        running(tmp_path, {"store.segment_bytes": 65_536, "store.cache_bytes": 0}) as node,
+        httpx.AsyncClient(base_url=f"http://{node.address}", trust_env=False) as data,
+        httpx.AsyncClient(base_url=f"http://{node.control_address}", trust_env=False) as control,
+    ):
+        await control.put("/v1/subscriptions/orders", json={"topics": ["trade.>"]})
+        for _ in range(3):
+            messages = [{"topic": "trade.paid", "data": "x" * 1000} for _ in range(100)]
+            assert (await data.post("/v1/messages", json=messages)).status_code == 200
+        answer = await data.post("/v1/subscriptions/orders/pull", json={"max": 100, "wait_ms": 1000})
+        pulled = answer.json()["messages"]
+        assert len(pulled) > 50
+        samples = await scrape(control)
+    size = sum(len(orjson.dumps(message)) for message in pulled)
+    assert samples["gateway_bodies_mapped_bytes_total"][()] >= size
+    assert samples["gateway_gathered_bytes_total"][()] >= size
+    assert samples["gateway_joined_bytes_total"][()] == 0

@@ -362,6 +362,7 @@ async def test_what_is_offered_while_answers_are_gathered_goes_in_one_call(
     counting, together = Counting(pair[0]), Unsent(1 << 30)
     stream = OutboxStream(cast("socket.socket", counting), nursery, together)
     sent: list[str] = []
+    assert (together.gathered_bytes, together.joined_bytes) == (0, 0)
     with together.gathering:
         stream.offer(b"one ", partial(sent.append, "one"))
         stream.offer_parts([b"t", b"wo "], partial(sent.append, "two"))
@@ -369,6 +370,7 @@ async def test_what_is_offered_while_answers_are_gathered_goes_in_one_call(
         assert (counting.sends, sent) == (0, [])
     assert (counting.sends, sent) == (1, ["one", "two"])
     assert read(pair[1]) == b"one two three"
+    assert together.joined_bytes == 4
     stream.offer(b"four")
     assert counting.sends == 2
 
