@@ -33,6 +33,7 @@ ELSEWHERE: Final = {
     "config.settings": "tests/config/test_load.py",
     "config.tmc": "tests/config/test_load.py",
     "config.values": "tests/config/test_load.py",
+    "control.exposition": "tests/control/test_metrics.py",
     "control.messages": "tests/control/test_app.py",
     "control.sources": "tests/control/test_openapi.py",
     "edge.tmc": "tests/edge/test_tmc_session.py",

@@ -1,8 +1,7 @@
 """Every stage in numbers, for Prometheus: names `gateway_...` with the unit last, in OpenMetrics or the classic text.
 
 Nothing is counted here: the families are read off the rooms' own statistics when somebody asks. All of a subscription's
-numbers are taken at one instant, so that promise 6 can be checked from outside. The text is made in turns: the library
-takes 10 to 20 us a sample, which for a thousand subscriptions would hold up every client for a fifth of a second.
+numbers are taken at one instant, so that promise 6 can be checked from outside.
 """
 
 from __future__ import annotations
@@ -13,21 +12,18 @@ from itertools import accumulate, islice
 from typing import Any, Final
 
 import trio
-from prometheus_client import exposition
 from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
     SummaryMetricFamily,
 )
 from prometheus_client.metrics_core import Metric
-from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import __version__
 from gateway.control.call import Answer, Call, Right
+from gateway.control.exposition import OPENMETRICS, PLAIN, TURN, counter, gauge, write
 from gateway.control.process import collector_metrics, collector_pauses, process_metrics
 from gateway.control.sources import Sources
 from gateway.errors import TABLE
@@ -38,13 +34,9 @@ from gateway.trace.recorder import Recorder
 
 SUBSCRIPTIONS_MAX: Final = 1000
 """Subscriptions shown one by one, by name; a dozen series each, and a monitoring system pays for every one."""
-_TURN: Final = 50
-"""Samples written before other tasks run: about a millisecond."""
 _CLOSE_CODES: Final = frozenset({1000, 1001, 1002, 1006, 1009, 1011} | {kind.close for kind in TABLE.values()})
 """Close codes shown one by one; clients may send any, and no client shall make series."""
 
-OPENMETRICS: Final = "application/openmetrics-text"
-PLAIN: Final = "text/plain"
 _CONTENT_TYPES: Final = {
     OPENMETRICS: "application/openmetrics-text; version=1.0.0; charset=utf-8",
     PLAIN: "text/plain; version=0.0.4; charset=utf-8",
@@ -86,7 +78,7 @@ class MetricsCall:
         views: list[SubscriptionView] = []
         for view in islice(sources.engine.subscriptions(sources.clock()), SUBSCRIPTIONS_MAX):
             views.append(view)
-            if len(views) % _TURN == 0:
+            if len(views) % TURN == 0:
                 await trio.lowlevel.checkpoint()
         return views
 
@@ -107,83 +99,6 @@ class MetricsCall:
         yield from tmc_metrics(sources)
         yield from process
         yield from collector_metrics(self._pauses)
-
-
-# ------------------------------------------------------------------------------------------------------ writing
-
-
-class _Part:
-    """Some samples of one family, as the library's writers take them."""
-
-    def __init__(self, family: Metric, start: int) -> None:
-        self._part = Metric(family.name, family.documentation, family.type, family.unit)
-        self._part.samples = family.samples[start : start + _TURN]
-
-    def collect(self) -> Iterable[Metric]:
-        return (self._part,)
-
-
-async def write(families: Iterable[Metric], media: str) -> bytes:
-    """The text of `families`, made in turns."""
-    encode = _encode_openmetrics if media == OPENMETRICS else exposition.generate_latest
-    text: list[bytes] = []
-    for family in families:
-        for start in range(0, max(len(family.samples), 1), _TURN):
-            part = encode(_Part(family, start))
-            text.append(part if start == 0 else _without_head(part))
-            await trio.lowlevel.checkpoint()
-    if media == OPENMETRICS:
-        text.append(_EOF)
-    return b"".join(text)
-
-
-_EOF: Final = b"# EOF\n"
-
-
-def _encode_openmetrics(part: _Part) -> bytes:
-    text: bytes = openmetrics.generate_latest(part)  # type: ignore[no-untyped-call]
-    return text.removesuffix(_EOF)
-
-
-def _without_head(part: bytes) -> bytes:
-    """The samples only: the family has its head already."""
-    return b"".join(line for line in part.splitlines(keepends=True) if not line.startswith(b"#"))
-
-
-# ----------------------------------------------------------------------------------------------------- families
-
-Values = float | Mapping[str, float]
-"""One value, or values by label."""
-
-
-def counter(name: str, text: str, values: Values, label: str = "") -> Metric:
-    """A counter; the writers add `_total` to its name."""
-    labels = [label] if isinstance(values, Mapping) else None
-    family = CounterMetricFamily(name, text, labels=labels, unit=_unit(name))
-    for names, value in _items(values):
-        family.add_metric(names, value)
-    return family
-
-
-def gauge(name: str, text: str, values: Values, label: str = "") -> Metric:
-    labels = [label] if isinstance(values, Mapping) else None
-    family = GaugeMetricFamily(name, text, labels=labels, unit=_unit(name))
-    for names, value in _items(values):
-        family.add_metric(names, value)
-    return family
-
-
-def _items(values: Values) -> Iterator[tuple[list[str], float]]:
-    if isinstance(values, Mapping):
-        for name, value in values.items():
-            yield [name], value
-    else:
-        yield [], values
-
-
-def _unit(name: str) -> str:
-    unit = name.rpartition("_")[2]
-    return unit if unit in ("seconds", "bytes") else ""
 
 
 def _each(rooms: Mapping[str, object], attribute: str) -> dict[str, float]:

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pla
 from prometheus_client.registry import CollectorRegistry
 
 from gateway.control import metrics
-from gateway.control.metrics import OPENMETRICS, PLAIN, counter, gauge, subscription_metrics, write
+from gateway.control.exposition import OPENMETRICS, PLAIN, counter, gauge, write
+from gateway.control.metrics import subscription_metrics
 from gateway.errors import GatewayError
 from gateway.model import SubscriptionSettings, SubscriptionStatistics, SubscriptionView
 from gateway.node import Node
