@@ -73,14 +73,23 @@ class Merging:
         self._damaged: set[str] = set()  # uids of segments that cannot be read whole
         self._sources_left = False  # files whose segments were merged are still there
         self._hurry = False
+        self._under_way = False
         self._step_began = 0.0
 
     async def merge(self, now: int, *, hurry: bool = False) -> bool:
         """One pass; whether something was merged. `hurry`: without pauses, for a store that nobody uses.
 
-        Raises StoreError once the store has failed.
+        Does nothing while another is under way. Raises StoreError once the store has failed.
         """
-        self._hurry = hurry
+        if self._under_way:  # two copies of the same segments would have the same name
+            return False
+        self._under_way, self._hurry = True, hurry
+        try:
+            return await self._merge(now)
+        finally:
+            self._under_way = False
+
+    async def _merge(self, now: int) -> bool:
         share = self._settings.merge_live_share
         standing = self._standing()
         plan = choose(await self._measure(now, share), self._settings.segment_bytes, share)

@@ -380,6 +380,19 @@ async def test_deliveries_and_acks_go_on_while_a_copy_is_made(tmp_path: Path) ->
         assert await due(gateway) == left
 
 
+async def test_one_merge_is_under_way_at_a_time(tmp_path: Path) -> None:
+    """Their copies would have one name."""
+    disk = FaultyFiles()
+    async with driven(tmp_path / "s", disk, **SETTINGS) as gateway:
+        left = await emptied(gateway)
+
+        async def merge_too() -> None:
+            assert not await gateway.engine.merge(gateway.now)
+
+        assert await held_up(gateway, disk, merge_too)
+        assert await due(gateway) == left
+
+
 async def test_a_frame_that_is_being_read_keeps_its_bytes(tmp_path: Path) -> None:
     disk = FaultyFiles()
     async with driven(tmp_path / "s", disk, **SETTINGS) as gateway:
