@@ -16,6 +16,7 @@
     clients/   loads of many connections, in a process of their own
     child      such a process, seen from here
     measuring  its load, measured: the gateway before and after it
+    probe      how long the gateway takes to answer meanwhile
     piling     messages that pile up, and are taken out again to the last one
     scenarios/ the loads that have names
     ground     where they are measured: gateways of their own, or the one that was given

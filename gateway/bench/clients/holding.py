@@ -1,14 +1,12 @@
-"""Consumers that let their leases run out, all at once, and others that take what comes back; and a probe meanwhile."""
+"""Consumers that let their leases run out, all at once, and others that take what comes back."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any, Final
 
 import orjson
 
 from gateway.bench.clients.connections import Connection, Opening, open_many, open_one, pass_over
-from gateway.bench.clients.http import HttpConnection, request
 from gateway.bench.clients.loop import Loop
 from gateway.bench.clients.order import Result
 from gateway.bench.layout import DELIVERY, Layout, Seen, read_delivery
@@ -20,8 +18,7 @@ from gateway.bench.tally import Received
 _TAKERS: Final = 4
 _WINDOW: Final = 10_000
 _UNCONFIRMED: Final = 10_000
-_PROBE_US: Final = 5_000
-"""Between two probes, where the first is answered in time."""
+_TICK_S: Final = 0.01
 _LAST_S: Final = 0.3
 
 
@@ -38,14 +35,12 @@ class Holding:
         size_bytes: int,
         lease_ms: int,
         limit_s: float,
-        probe: dict[str, Any],
     ) -> None:
         self._name = name
         self._messages = messages
         self._holders = holders
         self._lease_ms = lease_ms
         self._limit_s = limit_s
-        self._probe_address = Address(**probe)
         self._layout = Layout(topic, size_bytes)
         self._ack = b'{"op":"ack","subscription":"%b","ranges":' % name.encode("ascii")
         self._loop = Loop()
@@ -57,12 +52,6 @@ class Holding:
         self._held = Received()
         self._again = Received()
         self._published = Received()
-        self._probe: HttpConnection | None = None
-        self._probe_request = b""
-        self._probed_us = 0
-        self._probing = False
-        self._probes: Counter[int] = Counter()
-        self._storm: Counter[int] = Counter()
         self._began_us = self._filled_us = self._first_us = self._last_us = 0
         self.result = Result()
 
@@ -71,8 +60,6 @@ class Holding:
             self._holding += [_Holder(self, self._loop, opening) for opening in opened]
         self._idle = [open_one(address) for _ in range(_TAKERS)]
         self._publisher = Connection(self._loop, open_one(address), self._confirm)
-        self._probe_request = request(self._probe_address, "GET", "/livez")
-        self._probe = HttpConnection(self._loop, self._probe_address, self._probed)
 
     def progress(self) -> tuple[int, int]:
         return self._held.count + self._again.count, 2 * self._messages
@@ -88,9 +75,8 @@ class Holding:
         different = sum(high - low + 1 for low, high in self._again.positions)
         result.invented = different - (result.published - self._again.missing(self._published.positions))
         result.duplicates = self._again.count - different
-        result.latency = {"probe": dict(self._probes), "probe_in_the_storm": dict(self._storm)}
         result.extra = {
-            "probe_max_ms": round(max(self._storm, default=0) / 1000, 3),
+            "filled_at_us": self._filled_us,
             "filled_s": round((self._filled_us - self._began_us) / 1e6, 3),
             "late_ms": round((self._first_us - self._filled_us) / 1e3 - self._lease_ms, 1),
             "redelivered_s": round(result.elapsed_s, 3),
@@ -99,22 +85,12 @@ class Holding:
     # ------------------------------------------------------------------------------------------------- sending
 
     def _tick(self) -> float | None:
-        now = now_us()
-        if not self._probing and now - self._probed_us >= _PROBE_US:
-            assert self._probe is not None
-            self._probing, self._probed_us = True, now
-            self._probe.socket.send(self._probe_request)
         assert self._publisher is not None
         while self._sent < self._messages and self._sent - self.result.published < _UNCONFIRMED:
             count = min(BATCH_DEFAULT, self._messages - self._sent)
             self._publisher.offer(self._layout.publish(self._sent, [(NO_STAMP, count)]))
             self._sent += count
-        return _PROBE_US / 1e6
-
-    def _probed(self, connection: HttpConnection, status: int, body: bytes) -> None:
-        took = now_us() - self._probed_us
-        (self._storm if self._filled_us else self._probes)[took] += 1
-        self._probing = False
+        return _TICK_S
 
     def _confirm(self, text: bytes) -> None:
         answer: dict[str, Any] = orjson.loads(text)

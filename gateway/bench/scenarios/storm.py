@@ -8,6 +8,7 @@ import attrs
 
 from gateway.bench.ground import Ground
 from gateway.bench.measuring import fresh, measure, subscriptions
+from gateway.bench.probe import probing
 from gateway.bench.record import Case
 from gateway.bench.scenarios.scenario import Scenario
 
@@ -25,16 +26,15 @@ async def storm(ground: Ground) -> list[Case]:
     wanted = {name: {"topics": [name], "lease_ms": _LONG_S * 1000}}
     async with ground.gateway(_HOLDERS) as target, subscriptions(target, wanted):
         arguments = {"name": name, "topic": name, "holders": _HOLDERS, "messages": messages, "size_bytes": _SIZE}
-        arguments |= {
-            "lease_ms": ground.sized(_LEASE_MS, 500),
-            "limit_s": _LIMIT_S,
-            "probe": attrs.asdict(target.control),
-        }
-        found = await measure(ground, target, "storm", "holding", arguments)
+        arguments |= {"lease_ms": ground.sized(_LEASE_MS, 500), "limit_s": _LIMIT_S}
+        async with probing(target) as probe:
+            found = await measure(ground, target, "storm", "holding", arguments)
     load = f"{messages:,} messages held by {_HOLDERS} consumers until their leases end together, then taken by 4"
     case = found.case(f"{messages:,}", load, unit="delivery", units=found.result.delivered, duplicates=True)
     redelivered_s = found.result.elapsed_s
-    return [attrs.evolve(case, per_s=round(messages / redelivered_s, 1) if redelivered_s else None)]
+    extra = dict(case.extra)
+    extra["probe_max_ms"] = probe.longest_ms(int(extra.pop("filled_at_us") or 0))
+    return [attrs.evolve(case, per_s=round(messages / redelivered_s, 1) if redelivered_s else None, extra=extra)]
 
 
 SCENARIO: Final = Scenario("storm", "a million messages in flight whose leases end together", storm)
