@@ -160,6 +160,13 @@ class OutboxStream(trio.abc.Stream):
             self._receive_size = RECEIVE_BYTES if self._more else _RECEIVE_BYTES_MIN
             return data
 
+    def has_unread(self) -> bool:
+        """Whether something has arrived that was not received yet: a gateway that is behind, not a silent peer."""
+        try:
+            return bool(self._pushed_back) or bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:  # nothing, or no connection any more
+            return False
+
     # ---------------------------------------------------------------------------------------------- sending
 
     def offer(self, data: bytes, sent: Sent | None = None) -> None:

@@ -459,7 +459,7 @@ class Session:
                 self._stream.abort()
         if self._borrowed.heard:
             self._pong_due = 0.0
-        if self._pong_due and now > self._pong_due:
+        if self._pong_due and now > self._pong_due and not self._stream.has_unread():
             self.close(3012, f"no pong within {self._settings.pong_timeout_s:g} s")
         elif now >= self._next_ping and not self._closing and self._ws is not None:
             self._next_ping = now + self._settings.heartbeat_s

@@ -397,3 +397,20 @@ async def test_what_fails_while_answers_are_gathered_keeps_none_of_them_back(
         stream.offer(b"one")
         raise ZeroDivisionError
     assert read(pair[1]) == b"one"
+
+
+async def test_what_has_arrived_is_seen_without_being_received(stream: OutboxStream, peer: socket.socket) -> None:
+    assert not stream.has_unread()
+    peer.send(b"pong")
+    assert stream.has_unread()
+    assert await stream.receive_some() == b"pong"
+    assert not stream.has_unread()
+    stream.push_back(b"again")
+    assert stream.has_unread()
+
+
+async def test_a_broken_connection_has_nothing_unread(stream: OutboxStream, peer: socket.socket) -> None:
+    peer.close()
+    assert not stream.has_unread()
+    stream.abort()
+    assert not stream.has_unread()

@@ -13,7 +13,7 @@ import trio_websocket
 from websockets.exceptions import InvalidStatus
 from websockets.trio.client import connect as websockets_connect
 
-from gateway.model import JSON_DEPTH_MAX, Settlement
+from gateway.model import JSON_DEPTH_MAX, Batch, Settlement
 from gateway.node import Node
 from tests.conftest import StartNode
 from tests.edge.bystander import positions, statistics, subscription, untouched
@@ -733,6 +733,28 @@ async def test_a_pong_is_due_from_when_the_socket_has_taken_the_ping(start_node:
         await trio.sleep(0.5)
         assert connection.view().unsent_bytes
         assert len(node.connections) == 1
+
+
+async def test_a_gateway_that_is_behind_takes_no_client_for_dead_whose_pong_lies_unread(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start_node(QUICK_HEART)
+    thaw = trio.Event()
+    submit = node.admit.submit
+
+    async def wait(batch: Batch) -> None:
+        await thaw.wait()
+        await submit(batch)
+
+    monkeypatch.setattr(node.admit, "submit", wait)
+    async with open_raw_websocket(node.address) as client:
+        await client.send({**publish(1), "id": 1})
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await client.send_bytes(masked_frame(PONG, b""))
+        await trio.sleep(0.6)
+        assert len(node.connections) == 1
+        thaw.set()
+        assert (await client.receive())["op"] == "published"
 
 
 async def test_a_client_may_ping_too(node: Node) -> None:
