@@ -739,22 +739,25 @@ async def test_a_gateway_that_is_behind_takes_no_client_for_dead_whose_pong_lies
     start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node = await start_node(QUICK_HEART)
-    thaw = trio.Event()
+    came, thaw = trio.Event(), trio.Event()
     submit = node.admit.submit
 
     async def wait(batch: Batch) -> None:
+        came.set()
         await thaw.wait()
         await submit(batch)
 
     monkeypatch.setattr(node.admit, "submit", wait)
     async with open_raw_websocket(node.address) as client:
         await client.send({**publish(1), "id": 1})
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        with trio.fail_after(5):
+            await came.wait()
         await client.send_bytes(masked_frame(PONG, b""))
         await trio.sleep(0.6)
         assert len(node.connections) == 1
         thaw.set()
-        assert (await client.receive())["op"] == "published"
+        with trio.fail_after(5):
+            assert (await client.receive())["op"] == "published"
 
 
 async def test_a_client_may_ping_too(node: Node) -> None:
