@@ -33,7 +33,7 @@ class Store:
         64 * MIB, "Bytes that may wait for the disk; beyond it the append stage waits.", MIB, 2**34
     )
     commit_rest_ms: float = setting(
-        2.0,
+        1.0,
         "Rest between two commits while many small ones would take half of the run loop: it is what they wait longer, "
         "and what they save is up to half of the processor time; 0: never.",
         0,
