@@ -52,16 +52,22 @@ class Guard:
         Raises GatewayError where it is refused, and writes that to the audit log.
         """
         try:
-            if (known := request.notes.get(self)) is None:
-                token = self.look(request)
-                request.notes[self] = token, request.origin
-            else:
-                token, request.origin = cast("tuple[bytes | None, bytes | None]", known)
+            token = self._look_again(request)
             if self.access.required:
                 request.principal = NOBODY if token is None else await self._authenticate(token, remote)
         except GatewayError as error:
             self.refuse(request, error, remote)
             raise
+
+    def _look_again(self, request: Request) -> bytes | None:
+        """`look`, which says the same of a head that came before, as long as the settings are those it looked by."""
+        known = cast("tuple[Auth, bytes | None, bytes | None] | None", request.notes.get(self))
+        if known is not None and known[0] is self.access.settings:
+            _, token, request.origin = known
+            return token
+        token = self.look(request)
+        request.notes[self] = self._settings, token, request.origin
+        return token
 
     def look_only(self, request: Request, remote: str) -> Response | None:
         """The first half of `admit`, where the call decides about the second; the answer to a preflight."""

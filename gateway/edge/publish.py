@@ -41,7 +41,7 @@ class Publisher:
         else:
             name = unquote_to_bytes(topic).decode("utf-8", "replace")
             message, durability = self._message(request, name)
-            if _is_plain(request):
+            if _is_plain(request, message):
                 request.notes[self] = name, durability
         done = partial(_answer_one, connection, self._epoch)
         batch = Batch([message], durability, len(request.body), done, request.principal)
@@ -91,16 +91,18 @@ class Publisher:
         await self._admit.submit(batch)
 
 
-def _is_plain(request: Request) -> bool:
-    """Whether the headers say no more of the message than that it is JSON, and how durable it is to be."""
-    names = [name for name, _ in request.headers]
-    media_type = request.header(b"content-type")
+def _is_plain(request: Request, message: Message) -> bool:
+    """Whether the head says no more of its message than that it is JSON, whatever the body is."""
+    types = [value for name, value in request.headers if name == b"content-type"]
+    essence = _essence(types[0].decode("latin-1")) if len(types) == 1 else ""
     return (
-        media_type is not None
-        and names.count(b"content-type") == 1
-        and payload.is_json_type(_essence(media_type.decode("latin-1")))
-        and b"traceparent" not in names
-        and not any(n.startswith((b"push-", cloudevents.HEADER)) for n in names if n != b"push-durability")
+        payload.is_json_type(essence)
+        and not cloudevents.is_cloudevents(essence)
+        and message.id is None
+        and message.key is None
+        and message.attributes is None
+        and not message.delay_ms
+        and not message.ttl_ms
     )
 
 

@@ -106,6 +106,20 @@ async def test_a_page_whose_name_was_made_to_lead_here_is_not_the_gateway_s(log:
     assert error.code == "permission_denied"
 
 
+async def test_a_head_that_came_before_is_looked_at_anew_where_the_settings_have_changed(log: Log) -> None:
+    door = guard(ANY, origins=("https://app.example.org",))
+    before = request(host="gw.example.org", origin="https://app.example.org")
+    await door.admit(before, "")
+    again = request(host="gw.example.org", origin="https://app.example.org")
+    again.notes = before.notes
+    await door.admit(again, "")
+    assert again.origin == b"https://app.example.org"
+    door.access.reload(Config(auth=Auth(keys_file="", origins=("https://other.example.org",))))
+    again.origin = None
+    assert (await refusal(door, again)).code == "permission_denied"
+    assert again.origin is None
+
+
 async def test_a_page_that_is_listed_may_use_it_and_read_the_answer() -> None:
     door = guard(ANY, origins=("https://app.example.org",))
     asked = request(host="gw", origin="https://app.example.org")

@@ -447,6 +447,15 @@ async def test_a_structured_cloudevent_becomes_a_message(node: Node, http: RawHt
     assert message["attributes"] == {"ce_specversion": "1.0", "ce_source": "/s", "ce_type": "t.x", "ce_n": "7"}
 
 
+async def test_a_structured_cloudevent_whose_head_came_before_is_one_too(node: Node, http: RawHttp) -> None:
+    await subscription(node)
+    for number in (1, 2, 3):
+        event = b'{"specversion":"1.0","id":"e%d","source":"/s","type":"t.x","data":%d}' % (number, number)
+        answer = await http.post(ONE, event, STRUCTURED)
+        assert (answer.status, answer.json["id"]) == (201, f"e{number}")
+    assert [(message["id"], message["data"]) for message in await pulled(http)] == [("e1", 1), ("e2", 2), ("e3", 3)]
+
+
 async def test_a_batch_of_cloudevents_goes_to_the_topics_of_their_types(node: Node, http: RawHttp) -> None:
     await subscription(node)
     body = orjson.dumps(
