@@ -11,31 +11,16 @@ from gateway.bench.layout import Layout
 from gateway.bench.link import LinkLostError, WebSocketLink
 from gateway.bench.load import Subscriber, WebSocketPublisher
 from gateway.bench.pace import now_us
-from gateway.bench.plan import Plan, Target, make_plan
+from gateway.bench.plan import Target, one_to_one
 from gateway.bench.tally import Tally
 
 WINDOW: Final = 10_000
 _STALLED_S: Final = 10.0
 
 
-def _plan(messages: int, size_bytes: int) -> Plan:
-    return make_plan(
-        messages=messages,
-        size_bytes=size_bytes,
-        publishers=1,
-        subscribers=1,
-        shared=False,
-        window=5000,
-        batch=None,
-        rate_per_s=None,
-        http=False,
-        idle=0,
-    )
-
-
 async def pile_up(target: Target, topic: str, count: int, size_bytes: int) -> Tally:
     """Publish `count` messages in batches. Raises LinkLostError, also where some are refused."""
-    tally = Tally(_plan(count, size_bytes))
+    tally = Tally(one_to_one(messages=count, size_bytes=size_bytes, window=5000))
     async with trio.open_nursery() as links:
         link = await WebSocketLink.open(target.data, links)
         try:
@@ -50,7 +35,7 @@ async def pile_up(target: Target, topic: str, count: int, size_bytes: int) -> Ta
 
 async def drain(target: Target, name: str, published: Iterable[tuple[int, int]]) -> Tally:
     """Take and ack everything that a subscription holds, until nothing comes any more; `published` is due."""
-    tally = Tally(_plan(0, 256))
+    tally = Tally(one_to_one(messages=0, window=5000))
     tally.begin([name], now_us())
     for low, high in published:
         tally.note_backlog(low, high)

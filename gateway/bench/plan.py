@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -186,3 +187,18 @@ def parse_address(url: str) -> Address:
     if parts.scheme not in ("ws", "http") or not parts.hostname:
         raise ValueError(f"{url!r} is no address of a gateway; write ws://host:port or http://host:port")
     return Address(parts.hostname, parts.port or 80)
+
+
+one_to_one: Final = partial(
+    make_plan,
+    size_bytes=256,
+    publishers=1,
+    subscribers=1,
+    shared=False,
+    window=2000,
+    batch=None,
+    rate_per_s=None,
+    http=False,
+    idle=0,
+)
+"""One publisher and one consumer, and what else is said."""

@@ -58,9 +58,8 @@ class Heads:
         end = data.find(_END, 0, _HEAD_BYTES_MAX) + len(_END)
         head = data[:end]
         if end > len(_END) and len(data) in (end, end + length) and head.count(b"\n") == head.count(b"\r\n"):
-            known = Head(request, end, length)
-            request = known.request = known.with_body(b"")  # the body is not kept
-            self._keep(head, known)
+            bare = Head(request, end, length).with_body(b"")  # the body is not kept
+            self._keep(head, Head(bare, end, length))
 
     def _keep(self, data: bytes, head: Head) -> None:
         if len(self._new) >= _HEADS_MAX:

@@ -12,8 +12,8 @@ from gateway.auth import apikey
 from gateway.auth.grant import Grant
 from gateway.bench.ground import Ground
 from gateway.bench.own import Setup
+from gateway.bench.plan import one_to_one
 from gateway.bench.record import Case
-from gateway.bench.scenarios.plans import plan
 from gateway.bench.scenarios.scenario import Scenario
 
 _MESSAGES: Final = 150_000
@@ -77,7 +77,7 @@ async def all_on(ground: Ground) -> list[Case]:
     best: dict[str, Case] = {}
     for _ in range(ground.sized(_ROUNDS)):
         for name, features in CASES.items():
-            load = plan(messages=messages, filter=features.filter, fields=True)
+            load = one_to_one(messages=messages, filter=features.filter, fields=True)
             case = await ground.plan(load, name, "all-on", setup(features))
             if name not in best or (case.cpu_us or 0) < (best[name].cpu_us or 0):
                 best[name] = case

@@ -7,9 +7,8 @@ from typing import Final
 import attrs
 
 from gateway.bench.ground import Ground
-from gateway.bench.plan import Plan
+from gateway.bench.plan import Plan, one_to_one
 from gateway.bench.record import Case
-from gateway.bench.scenarios.plans import plan
 from gateway.bench.scenarios.scenario import Scenario
 
 BURST: Final = 1_000_000
@@ -42,7 +41,7 @@ async def burst(ground: Ground) -> list[Case]:
 
 
 def _plan(*, messages: int, rate_per_s: float | None = None, backlog: int = 0) -> Plan:
-    return plan(messages=messages, subscribers=CONSUMERS, shared=True, rate_per_s=rate_per_s, backlog=backlog)
+    return one_to_one(messages=messages, subscribers=CONSUMERS, shared=True, rate_per_s=rate_per_s, backlog=backlog)
 
 
 SCENARIO: Final = Scenario("burst", "a million messages that nobody reads, and then four consumers", burst)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Final
 
 import attrs
 
 from gateway.bench.ground import Ground
-from gateway.bench.plan import Plan, make_plan
+from gateway.bench.plan import Plan, one_to_one
 from gateway.bench.record import Case
 from gateway.bench.scenarios.scenario import Scenario
 
@@ -22,23 +21,9 @@ _HEALTHY: Final = 70
 _MISFIT_RATE: Final = 100
 _MISFIT_S: Final = 15
 
-plan = partial(
-    make_plan,
-    size_bytes=256,
-    publishers=1,
-    subscribers=1,
-    shared=False,
-    window=2000,
-    batch=None,
-    rate_per_s=None,
-    http=False,
-    idle=0,
-)
-"""One publisher and one consumer, and what a scenario says otherwise."""
-
 
 async def pipeline(ground: Ground) -> list[Case]:
-    return [await ground.plan(plan(messages=ground.sized(SATURATED, 200)), "1→1", "pipeline")]
+    return [await ground.plan(one_to_one(messages=ground.sized(SATURATED, 200)), "1→1", "pipeline")]
 
 
 async def rate(ground: Ground) -> list[Case]:
@@ -47,14 +32,14 @@ async def rate(ground: Ground) -> list[Case]:
     async with ground.gateway() as target:
         for per_s in RATES:
             messages = ground.sized(per_s * _RATE_S, 50)
-            load = plan(messages=messages, rate_per_s=per_s, window=20_000)
+            load = one_to_one(messages=messages, rate_per_s=per_s, window=20_000)
             cases.append(await ground.carry_out(load, f"{per_s:,}/s", target, "rate"))
     return cases
 
 
 async def idle(ground: Ground) -> list[Case]:
     count = ground.sized(IDLE, 10)
-    case = await ground.plan(plan(messages=0, idle=count, subscribers=0), f"{count:,} connections", "idle")
+    case = await ground.plan(one_to_one(messages=0, idle=count, subscribers=0), f"{count:,} connections", "idle")
     assert case.detail is not None
     each = case.detail.server.bytes_per_idle_connection
     return [attrs.evolve(case, unit="connection", units=count, extra={"connection_bytes": each})]
@@ -76,7 +61,7 @@ async def misfits(ground: Ground) -> list[Case]:
 
 
 def _misfit_plan(ground: Ground, subscribers: int, each: int) -> Plan:
-    return plan(
+    return one_to_one(
         messages=ground.sized(_MISFIT_RATE * _MISFIT_S, 20),
         rate_per_s=_MISFIT_RATE,
         subscribers=subscribers,

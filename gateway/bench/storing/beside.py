@@ -10,7 +10,7 @@ import trio
 
 from gateway.bench import vitals
 from gateway.bench.link import HttpLink, LinkLostError
-from gateway.bench.plan import Target, make_plan
+from gateway.bench.plan import Target, one_to_one
 from gateway.bench.run import Run
 from gateway.bench.storing.server import Running, gateway_over
 from gateway.bench.tally import Percentiles, Tally
@@ -64,18 +64,7 @@ async def publish(store: Path, seconds: float, *, merging: bool) -> Beside:
 
 async def _load(target: Target, messages: int, rate_per_s: float | None) -> Percentiles:
     """From publish to confirmation."""
-    plan = make_plan(
-        messages=messages,
-        size_bytes=256,
-        publishers=1,
-        subscribers=1,
-        shared=False,
-        window=2000,
-        batch=None,
-        rate_per_s=rate_per_s,
-        http=False,
-        idle=0,
-    )
+    plan = one_to_one(messages=messages, rate_per_s=rate_per_s)
     figures = await Run(plan, target, Tally(plan)).measure()
     if not figures.complete or figures.confirm is None:
         raise LinkLostError(f"{figures.lost} of {messages} messages were lost")

@@ -14,7 +14,7 @@ from gateway.bench import vitals
 from gateway.bench.layout import DELIVERY, read_delivery
 from gateway.bench.link import HttpLink, LinkLostError, WebSocketLink
 from gateway.bench.load import raise_if_ending, subscribe
-from gateway.bench.plan import Target, make_plan
+from gateway.bench.plan import Target, one_to_one
 from gateway.bench.run import CONSUMER_WINDOW, Run
 from gateway.bench.tally import Tally
 
@@ -102,18 +102,7 @@ def _acknowledge(link: WebSocketLink, frame: bytes) -> int:
 
 async def live(target: Target, messages: int) -> float:
     """Messages a second from one publisher to one consumer, as `gateway bench` measures them."""
-    plan = make_plan(
-        messages=messages,
-        size_bytes=256,
-        publishers=1,
-        subscribers=1,
-        shared=False,
-        window=2000,
-        batch=None,
-        rate_per_s=None,
-        http=False,
-        idle=0,
-    )
+    plan = one_to_one(messages=messages)
     figures = await Run(plan, target, Tally(plan)).measure()
     if not figures.complete:
         raise LinkLostError(f"live: {figures.lost} of {messages} messages were lost")
