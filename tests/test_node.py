@@ -144,11 +144,8 @@ async def test_an_unsubscribe_is_answered_before_the_end(node: Node, monkeypatch
     async with holding(node) as client:
         held: list[Settlement] = []
 
-        async def hold(settlement: Settlement, _messages: int = 1) -> None:
-            held.append(settlement)
-
         with monkeypatch.context() as patched:
-            patched.setattr(node.settle.ring, "put", hold)
+            patched.setattr(node.settle.ring, "offer", held.append)
             await client.send({"op": "unsubscribe", "id": "u", "subscription": "orders"})
             await in_time(lambda: bool(held))
             node.stop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
@@ -11,6 +11,7 @@ import trio
 
 from gateway.edge.stream import OutboxStream
 from gateway.errors import GatewayError
+from gateway.flow.ring import Wait
 from gateway.wire.inbound import Inbound
 from gateway.wire.request import Request
 
@@ -20,6 +21,9 @@ _HANDSHAKE: Final = (
 )
 _TURN_S: Final = 0.002
 """A read may hold a thousand small messages; so long they are carried out before other tasks run."""
+OnMessage = Callable[[str | bytes], Wait | None]
+"""Carry a message out; what it returns is waited for before the next."""
+
 _KEY: Final = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
@@ -49,18 +53,33 @@ def replay(request: Request, subprotocol: str | None) -> bytes:
 class BorrowedStream(trio.abc.Stream):
     """The stream as trio-websocket has it: first the handshake that we have read already, and behind it the rest.
 
-    Whole data messages are not given to the library: the task in which it reads carries them out, in their order, by
-    `on_message`, set before `accepted` is. Closing the stream ends the library's use of it only, and leaves us the last
-    word.
+    Whole data messages are not given to the library: they are carried out, in their order, by `on_message`, set before
+    `accepted` is. That is done where the bytes come in; what it returns has to be waited for, and the task in which the
+    library reads does so. Closing the stream ends the library's use of it only, and leaves us the last word.
     """
 
-    __slots__ = ("_handshake", "_inbound", "_rest", "_stream", "accepted", "closed", "heard", "on_message")
+    __slots__ = (
+        "_ended",
+        "_handshake",
+        "_inbound",
+        "_left",
+        "_rest",
+        "_stream",
+        "_waiting",
+        "accepted",
+        "closed",
+        "heard",
+        "on_message",
+    )
 
     def __init__(self, stream: OutboxStream, handshake: bytes, rest: bytes, message_bytes_max: int) -> None:
         self.accepted = trio.Event()  # before that, the library would drop what comes behind the handshake
         self.closed = False
         self.heard = False  # something has come since that was last set to False
-        self.on_message: Callable[[str | bytes], Awaitable[None]] | None = None
+        self.on_message: OnMessage | None = None
+        self._waiting: Wait | None = None  # the rest of the message that came last
+        self._left = b""  # found for the library
+        self._ended = False
         self._inbound = Inbound(message_bytes_max)
         self._stream = stream
         self._handshake = handshake
@@ -82,30 +101,51 @@ class BorrowedStream(trio.abc.Stream):
         if self._rest:
             self._inbound.feed(self._rest)
             self._rest = b""
-        inbound = self._inbound
+            self._carry_out()
         while True:
-            await self._carry_out()
-            if left := inbound.left():
+            if self._waiting is not None:
+                waiting, self._waiting = self._waiting, None
+                await waiting()
+            elif not self._carry_out():
+                await trio.lowlevel.checkpoint()
+            elif left := self._left or self._inbound.left():
+                self._left = b""
                 return left
-            data = await self._stream.receive_some(max_bytes)
-            self.heard = True
-            if not data:
-                return data
-            inbound.feed(data)
+            elif self._ended:
+                return b""
+            else:
+                await self._stream.attend(self._take_in)
 
-    async def _carry_out(self) -> None:
+    def _take_in(self) -> bool:
+        """Something has come. Whether there is nothing to do but to wait for more."""
+        data = self._stream.receive_now()
+        if data is None:
+            return True
+        self.heard = True
+        if not data:
+            self._ended = True
+            return False
+        self._inbound.feed(data)
+        if self._carry_out():
+            self._left = self._inbound.left()
+            return not self._left
+        return False
+
+    def _carry_out(self) -> bool:
+        """Carry out the messages that are whole; False where one has to wait, or where others run before the next."""
         on_message, take = self.on_message, self._inbound.take
-        if on_message is None:
-            return
+        if on_message is None or self._left:
+            return True
         until = 0.0
         while (message := take()) is not None:
-            now = perf_counter()
+            self._waiting = on_message(message)
+            if self._waiting is not None:
+                return False
             if not until:
-                until = now + _TURN_S
-            elif now > until:
-                await trio.lowlevel.checkpoint()
-                until = 0.0
-            await on_message(message)
+                until = perf_counter() + _TURN_S
+            elif perf_counter() > until:
+                return False
+        return True
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await self._stream.send_all(data)

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from gateway.config import parse_address
+from gateway.edge.poller import Poller
 from gateway.edge.stream import OutboxStream, Unsent
 from gateway.errors import ConfigError
 
@@ -33,6 +34,7 @@ class Listener:
     ) -> None:
         self.name = name
         self._unsent = unsent
+        self._poller = Poller()
         self._kernel_bytes_max = kernel_bytes_max
         self._sockets = [_bind(name, info, backlog) for info in _resolve(name, address)]
         self.accepted = 0
@@ -52,9 +54,12 @@ class Listener:
 
     async def run(self, serve: Serve) -> None:
         """Accept until cancelled. Connections end with it."""
-        async with trio.open_nursery() as connections:
-            for sock in self._sockets:
-                connections.start_soon(self._accept_all, sock, serve, connections)
+        async with trio.open_nursery() as looking:
+            looking.start_soon(self._poller.run)
+            async with trio.open_nursery() as connections:
+                for sock in self._sockets:
+                    connections.start_soon(self._accept_all, sock, serve, connections)
+            looking.cancel_scope.cancel()
 
     async def _accept_all(self, listener: socket.socket, serve: Serve, connections: trio.Nursery) -> None:
         while True:
@@ -86,7 +91,7 @@ class Listener:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, self._kernel_bytes_max)
-            stream = OutboxStream(sock, connections, self._unsent)
+            stream = OutboxStream(sock, connections, self._unsent, self._poller)
             await serve(stream, remote)
         except Exception:
             _log.exception("a connection failed", remote=remote)

@@ -14,7 +14,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
+import outcome
 import trio
+
+from gateway.edge.poller import Poller
 
 RECEIVE_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES_MIN: Final = 4 * 1024
@@ -103,10 +106,18 @@ def _gathers(parts: int, size: int) -> bool:
 
 
 class OutboxStream(trio.abc.Stream):
-    """A connected, non-blocking TCP socket. The sender runs in `nursery` when one is needed."""
+    """A connected, non-blocking TCP socket. The sender runs in `nursery` when one is needed.
 
-    def __init__(self, sock: socket.socket, nursery: trio.Nursery, together: Unsent | None = None) -> None:
+    `poller` looks at the socket while somebody attends to it; without one, trio does.
+    """
+
+    def __init__(
+        self, sock: socket.socket, nursery: trio.Nursery, together: Unsent | None = None, poller: Poller | None = None
+    ) -> None:
         self._together = together
+        self._poller = poller
+        self._readable: Callable[[], bool] | None = None
+        self._attending: trio.lowlevel.Task | None = None
         self._sock = sock
         self._nursery = nursery
         self._outbox: deque[tuple[memoryview, Sent | None]] = deque()
@@ -159,6 +170,63 @@ class OutboxStream(trio.abc.Stream):
             self._more = len(data) == size
             self._receive_size = RECEIVE_BYTES if self._more else _RECEIVE_BYTES_MIN
             return data
+
+    def receive_now(self) -> bytes | None:
+        """What has come, without waiting; None where there is nothing, b"" at the end. Raises as `receive_some`."""
+        if self._pushed_back:
+            data, self._pushed_back = self._pushed_back, b""
+            return data
+        size = self._receive_size
+        try:
+            data = self._sock.recv(size)
+        except BlockingIOError:
+            return None
+        except (OSError, ValueError) as error:
+            raise trio.BrokenResourceError(str(error)) from error
+        self._receive_size = RECEIVE_BYTES if len(data) == size else _RECEIVE_BYTES_MIN
+        return data
+
+    async def attend(self, readable: Callable[[], bool]) -> None:
+        """Call `readable` whenever there may be something to receive, until it says False. It must not wait.
+
+        What it raises comes out here. ClosedResourceError where the stream is aborted meanwhile.
+        """
+        if self._closed:
+            raise trio.ClosedResourceError
+        if self._pushed_back and not readable():
+            return
+        if self._poller is None:
+            while True:
+                await trio.lowlevel.wait_readable(self._sock)
+                if not readable():
+                    return
+        self._readable = readable
+        self._poller.add(self._sock.fileno(), self)
+        self._attending = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(self._unattended)
+
+    def look(self) -> None:
+        """Called by the poller."""
+        assert self._readable is not None
+        try:
+            if self._readable():
+                return
+        except BaseException as error:  # it is the attending task's
+            self._attended(outcome.Error(error))
+        else:
+            self._attended(outcome.Value(None))
+
+    def _attended(self, result: outcome.Value[None] | outcome.Error) -> None:
+        task = self._attending
+        if task is not None:  # `readable` may have aborted the stream
+            self._unattended()
+            trio.lowlevel.reschedule(task, result)
+
+    def _unattended(self, _: object = None) -> trio.lowlevel.Abort:
+        assert self._poller is not None
+        self._poller.remove(self._sock.fileno())
+        self._attending = self._readable = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def has_unread(self) -> bool:
         """Whether something has arrived that was not received yet: a gateway that is behind, not a silent peer."""
@@ -325,6 +393,7 @@ class OutboxStream(trio.abc.Stream):
         if not self._closed:
             self._closed = True
             self._break()
+            self._attended(outcome.Error(trio.ClosedResourceError()))
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 

@@ -27,6 +27,7 @@ from gateway.edge.tmc_calls import to_gateway, to_top
 from gateway.edge.tmc_messages import Pushed, decode_pushed, to_message, unzip
 from gateway.edge.websocket import Services, Session
 from gateway.errors import GatewayError
+from gateway.flow.ring import Wait
 from gateway.model import POSITION_MAX, Batch, Delivery, Durability, Settle, Settlement, Verb
 from gateway.wire import tmc_v2, top
 from gateway.wire.payload import split_bodies
@@ -90,13 +91,13 @@ class TmcSession(Session):
 
     # ------------------------------------------------------------------------------------------------- frames in
 
-    async def _carry_out(self, data: str | bytes) -> None:
+    def _carry_out(self, data: str | bytes) -> Wait | None:
         try:
             frame = tmc_v2.decode(data.encode() if isinstance(data, str) else data)
         except GatewayError as error:
             self._refuse(error, None)
             self.close(error.kind.close, error.message)
-            return
+            return None
         if frame.type is MessageType.CONNECT:
             self._connect(frame)
         elif self._application is None:
@@ -107,25 +108,36 @@ class TmcSession(Session):
             self.close(3500, "the token is not the one that was given")
         else:
             try:
-                await self._carry_out_kind(self._application, frame)
+                wait = self._carry_out_kind(self._application, frame)
             except (GatewayError, TopError) as error:
                 self._refuse(error, frame)
+            else:
+                return wait and partial(self._go_on_with, frame, wait)
+        return None
 
-    async def _carry_out_kind(self, application: Application, frame: Frame) -> None:
+    async def _go_on_with(self, frame: Frame, wait: Wait) -> None:
+        try:
+            await wait()
+        except (GatewayError, TopError) as error:
+            self._refuse(error, frame)
+
+    def _carry_out_kind(self, application: Application, frame: Frame) -> Wait | None:
         kind = frame.kind
         if kind == Kind.PULL_REQUEST:
             self._pull()
         elif kind == Kind.CONFIRM:
-            await self._settle_one(frame, Verb.ACK)
+            wait = self._settle_one(frame, Verb.ACK)
             self._statistics.confirmed += 1
+            return wait
         elif kind == Kind.FAILED:
-            await self._settle_one(frame, Verb.NACK, frame.text("msg")[:_REASON_CHARS_MAX])
+            wait = self._settle_one(frame, Verb.NACK, frame.text("msg")[:_REASON_CHARS_MAX])
             self._statistics.failed += 1
+            return wait
         elif kind == Kind.DATA and frame.type is MessageType.SEND:
-            await self._publish_one(application, frame)
+            return self._publish_one(application, frame)
         elif kind is not None:
             raise GatewayError("unknown_operation", f"the kind {kind} is unknown; use 1, 2, 3 or 20")
-        # without a kind: some clients answer answers with an empty message, which means nothing
+        return None  # without a kind: some clients answer answers with an empty message, which means nothing
 
     # --------------------------------------------------------------------------------------------------- CONNECT
 
@@ -201,7 +213,7 @@ class TmcSession(Session):
         if self._stream.unsent:
             consumer.block()
 
-    async def _settle_one(self, frame: Frame, verb: Verb, reason: str = "") -> None:
+    def _settle_one(self, frame: Frame, verb: Verb, reason: str = "") -> Wait | None:
         position = frame.integer("id")
         if position is None or not 0 <= position <= POSITION_MAX:
             raise top.invalid("id", "must be the id of a message")
@@ -210,12 +222,13 @@ class TmcSession(Session):
         if feed is not None:
             feed.heard(ranges, settles=True)
         consumer = None if feed is None else feed.consumer
-        await self._services.settle.put(Settlement(consumer, [Settle(verb, ranges, reason=reason)]))
+        wait = self._services.settle.offer(Settlement(consumer, [Settle(verb, ranges, reason=reason)]))
         self._perhaps_drained()
+        return wait
 
     # --------------------------------------------------------------------------------------------------- publish
 
-    async def _publish_one(self, application: Application, frame: Frame) -> None:
+    def _publish_one(self, application: Application, frame: Frame) -> Wait | None:
         topic, given = frame.text("topic"), frame.customs.get("content")
         if not topic:
             raise top.missing("topic")
@@ -236,13 +249,7 @@ class TmcSession(Session):
         batch = Batch(
             [message], Durability.FSYNCED, len(content), partial(self._published_one, frame), application.principal
         )
-        batch.origin = self.name
-        self._unanswered += 1
-        try:
-            await self._services.admit.submit(batch)
-        except BaseException:
-            self._unanswered -= 1
-            raise
+        return self._submit(batch)
 
     def _published_one(self, frame: Frame, batch: Batch) -> None:
         self._unanswered -= 1

@@ -31,7 +31,7 @@ from gateway.edge.watchdog import Watchdog
 from gateway.engine.base import Engine
 from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
-from gateway.flow.ring import Ring
+from gateway.flow.ring import Ring, Wait
 from gateway.model import NAME_BYTES_MAX, Batch, Delivery, Settlement, Verb
 from gateway.wire import push_v1
 from gateway.wire.push_v1 import BadOperationError
@@ -148,17 +148,26 @@ class Session:
         assert self._ws is not None
         try:
             while not self._closing:
-                await self._take_in(await self._ws.get_message())
+                wait = self._take_in(await self._ws.get_message())
+                if wait is not None:
+                    await wait()
         except trio_websocket.ConnectionClosed as closed:
             if not self._closing and closed.reason is not None:
                 self._close_code = closed.reason.code
                 if self._close_code in _FAILED:
                     self._stream.offer(close_frame(self._close_code))
 
-    async def _take_in(self, frame: str | bytes) -> None:
+    def _take_in(self, frame: str | bytes) -> Wait | None:
         if self._closing:
-            return
-        await self._carry_out(frame)
+            return None
+        wait = self._carry_out(frame)
+        if wait is None and self._stream.unsent <= self._settings.unsent_bytes_max:
+            return None
+        return partial(self._catch_up, wait)
+
+    async def _catch_up(self, wait: Wait | None) -> None:
+        if wait is not None:
+            await wait()
         if self._stream.unsent > self._settings.unsent_bytes_max and not self._closing:
             await self._stream.wait_drained()  # a client that does not read its answers gets no more of them
 
@@ -175,7 +184,8 @@ class Session:
 
     # ------------------------------------------------------------------------------------------- operations
 
-    async def _carry_out(self, frame: str | bytes) -> None:
+    def _carry_out(self, frame: str | bytes) -> Wait | None:
+        """One operation; what is left of it, where it has to wait."""
         try:
             if isinstance(frame, bytes):
                 raise BadOperationError("bad_request", "binary frames are not spoken here; send text", fatal=True)
@@ -185,30 +195,42 @@ class Session:
             self._offer(push_v1.encode_error(error, error.reference))
             if error.fatal:
                 self.close(error.kind.close, error.message)
-            return
+            return None
         except GatewayError as error:
             self._end_with(error)
-            return
+            return None
         try:
             if not isinstance(operation, push_v1.Hello):
                 self._standing.check_known()
+            wait: Wait | None = None
             match operation:
-                case push_v1.Publish():
-                    await self._publish(operation, len(frame))
                 case push_v1.Ack() | push_v1.Nack() | push_v1.Extend() | push_v1.Term():
-                    await self._settle(operation)
+                    wait = self._settle(operation)
+                case push_v1.Publish():
+                    wait = self._publish(operation, len(frame))
                 case push_v1.Subscribe():
                     self._subscribe(operation)
                 case push_v1.Unsubscribe():
-                    await self._unsubscribe(operation)
+                    wait = self._unsubscribe(operation)
                 case push_v1.Hello():
-                    await self._hello(operation)
+                    wait = partial(self._hello, operation)
         except GatewayError as error:
-            if error.kind.status in (401, 403) or error.code == "too_many_failures":
-                self._audit_refusal(operation, error)
-            self._offer(push_v1.encode_error(error, operation.id))
-            if isinstance(operation, push_v1.Hello) and error.code in ("invalid_token", "credentials_expired"):
-                self.close(error.kind.close, error.message)
+            self._refuse_operation(operation, error)
+            return None
+        return wait and partial(self._go_on, operation, wait)
+
+    async def _go_on(self, operation: push_v1.AnyOperation, wait: Wait) -> None:
+        try:
+            await wait()
+        except GatewayError as error:
+            self._refuse_operation(operation, error)
+
+    def _refuse_operation(self, operation: push_v1.AnyOperation, error: GatewayError) -> None:
+        if error.kind.status in (401, 403) or error.code == "too_many_failures":
+            self._audit_refusal(operation, error)
+        self._offer(push_v1.encode_error(error, operation.id))
+        if isinstance(operation, push_v1.Hello) and error.code in ("invalid_token", "credentials_expired"):
+            self.close(error.kind.close, error.message)
 
     async def _hello(self, operation: push_v1.Hello) -> None:
         if operation.client:
@@ -226,16 +248,27 @@ class Session:
         if reference is not None:
             self._offer(push_v1.encode_ok(reference, **more))
 
-    async def _publish(self, operation: push_v1.Publish, size: int) -> None:
+    def _publish(self, operation: push_v1.Publish, size: int) -> Wait | None:
         check_batch(operation.messages, self._services.config.limits, size)
         done = partial(self._published, operation.id)
         batch = Batch(operation.messages, operation.durability, size, done, self._standing.principal)
-        batch.origin = self.name
         for index, error in operation.errors.items():
             batch.answer(index, error)
+        return self._submit(batch)
+
+    def _submit(self, batch: Batch) -> Wait | None:
+        batch.origin = self.name
         self._unanswered += 1
         try:
-            await self._services.admit.submit(batch)
+            wait = self._services.admit.offer(batch)
+        except BaseException:
+            self._unanswered -= 1
+            raise
+        return wait and partial(self._wait_for_room, wait)
+
+    async def _wait_for_room(self, wait: Wait) -> None:
+        try:
+            await wait()
         except BaseException:
             self._unanswered -= 1
             raise
@@ -279,18 +312,17 @@ class Session:
             consumer.block()
         self._ok(operation.id, subscription=name, window=consumer.window)
 
-    async def _unsubscribe(self, operation: push_v1.Unsubscribe) -> None:
+    def _unsubscribe(self, operation: push_v1.Unsubscribe) -> Wait | None:
         """The consumer leaves by the way its acks went, so that none of them comes too late."""
-        feed = self._feeds.get(operation.subscription)
+        feed = self._feeds.pop(operation.subscription, None)
         if feed is None:
             raise GatewayError("bad_request", f"this connection is not subscribed to {operation.subscription!r}")
         feed.leave()
         feed.consumer.block()
         self._unanswered += 1
-        await self._services.settle.put(
+        return self._services.settle.offer(
             Settlement(feed.consumer, [], partial(self._unsubscribed, operation.id), leaves=True)
         )
-        self._feeds.pop(operation.subscription, None)  # it may have been deleted meanwhile
 
     def _unsubscribed(self, reference: push_v1.Reference, settlement: Settlement) -> None:
         self._unanswered -= 1
@@ -309,7 +341,7 @@ class Session:
         self._say_error(error)
         self.close(error.kind.close, error.message)
 
-    async def _settle(self, operation: push_v1.Settling) -> None:
+    def _settle(self, operation: push_v1.Settling) -> Wait | None:
         settle = push_v1.to_settle(operation)
         feed = self._feeds.get(operation.subscription)
         if feed is not None:
@@ -319,8 +351,9 @@ class Session:
         if operation.id is not None:
             done = partial(self._settled, operation.id, settle.verb)
             self._unanswered += 1
-        await self._services.settle.put(Settlement(consumer, [settle], done))
+        wait = self._services.settle.offer(Settlement(consumer, [settle], done))
         self._perhaps_drained()
+        return wait
 
     def _settled(self, reference: push_v1.Reference, verb: Verb, settlement: Settlement) -> None:
         self._unanswered -= 1

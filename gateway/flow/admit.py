@@ -17,7 +17,7 @@ import trio
 from gateway.config import Limits
 from gateway.config import Ring as RingSettings
 from gateway.errors import GatewayError
-from gateway.flow.ring import Budget, Ring, Sink, overloaded
+from gateway.flow.ring import Budget, Ring, Sink, Wait, overloaded
 from gateway.model import Batch, Message, check_topic, is_topic
 from gateway.steps import UNTRACED, Steps
 from gateway.wire.limits import PLAIN_BYTES_MAX, check_attributes, check_payload
@@ -49,23 +49,43 @@ class Admit:
         if isinstance(forward, Ring):
             self.ring.at_once = partial(self._at_once, forward)
 
-    async def submit(self, batch: Batch) -> None:
-        """Send `batch` on its way; its `done` will be called. Raises GatewayError where there is no room for it."""
+    def offer(self, batch: Batch) -> Wait | None:
+        """Send `batch` on its way; its `done` will be called. What is returned waits for room, and is on its way then.
+
+        Raises GatewayError where it is not taken; so does the waiting, where there is no room in time.
+        """
         try:
             if self.closed:
                 raise self.closed
             if not batch.trusted:
                 for door in self.doors:
                     door(batch)
+        except GatewayError as error:
+            self._refused(batch, error)
+            raise
+        if not self.ring.takes() or not self.budget.take_now(batch.size):
+            return partial(self._wait_for_room, batch)
+        batch.on_finished = self.budget.give
+        self.ring.put_nowait(batch, len(batch.messages))
+        return None
+
+    async def submit(self, batch: Batch) -> None:
+        """The same, for whoever can wait."""
+        wait = self.offer(batch)
+        if wait is not None:
+            await wait()
+
+    def _refused(self, batch: Batch, error: GatewayError) -> None:
+        self.ring.count_refused(len(batch.messages))
+        self._steps.refused(batch, error, "admit")
+
+    async def _wait_for_room(self, batch: Batch) -> None:
+        try:
             await self.budget.take(batch.size, self._wait_s)
             batch.on_finished = self.budget.give
-            try:
-                self.ring.put_nowait(batch, len(batch.messages))
-            except trio.WouldBlock:
-                await self._wait_for_place(batch)
+            await self._wait_for_place(batch)
         except GatewayError as error:
-            self.ring.count_refused(len(batch.messages))
-            self._steps.refused(batch, error, "admit")
+            self._refused(batch, error)
             raise
 
     async def _wait_for_place(self, batch: Batch) -> None:

@@ -9,7 +9,8 @@ and the switch is not paid at all. Behind an item that waits, all wait: the orde
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from time import perf_counter
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -20,6 +21,8 @@ from gateway.errors import GatewayError
 from gateway.model import Batch
 
 T = TypeVar("T")
+Wait = Callable[[], Awaitable[None]]
+"""What is left to do where something has to wait: whoever can wait calls it, and awaits what it returns."""
 _IN_A_ROW_MAX: Final = 8
 """Items a stage takes before others run: a task switch each would cost single publishes more than their work."""
 SIZES: Final = 11
@@ -92,6 +95,14 @@ class Ring(Generic[T]):
         waiting = statistics.items - self._taken
         if waiting > statistics.peak:
             statistics.peak = waiting
+
+    def offer(self, item: T, messages: int = 1) -> Wait | None:
+        """Add `item` now; or, where the ring is full, say what to wait for: it has not been added before."""
+        try:
+            self.put_nowait(item, messages)
+        except trio.WouldBlock:
+            return partial(self.put, item, messages)
+        return None
 
     async def put(self, item: T, messages: int = 1) -> None:
         """Add `item`, of so many messages; waits while the ring is full."""
@@ -192,16 +203,25 @@ class Budget:
         self.waits = 0
         self._freed: trio.Event | None = None  # made where somebody waits
 
+    def take_now(self, size: int) -> bool:
+        """Take `size` bytes, where there are so many."""
+        if self.used + size > self.bytes_max and self.used:
+            return False
+        self.used += size
+        return True
+
     async def take(self, size: int, wait_s: float) -> None:
         """Take `size` bytes; waits up to `wait_s` for them, then GatewayError `overloaded`."""
-        if self.used + size > self.bytes_max and self.used:
-            self.waits += 1
-            with trio.move_on_after(wait_s):
-                while self.used + size > self.bytes_max and self.used:
-                    await self._wait()
-            if self.used + size > self.bytes_max and self.used:
-                raise overloaded(wait_s)
-        self.used += size
+        if self.take_now(size):
+            return
+        self.waits += 1
+        taken = False
+        with trio.move_on_after(wait_s):
+            while not taken:
+                await self._wait()
+                taken = self.take_now(size)
+        if not taken and not self.take_now(size):
+            raise overloaded(wait_s)
 
     async def wait_empty(self) -> None:
         """Wait until nothing is under way."""

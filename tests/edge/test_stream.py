@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from gateway.edge.poller import Poller
 from gateway.edge.stream import OutboxStream, Unsent
 
 LARGE = 2 << 20
@@ -414,3 +415,91 @@ async def test_a_broken_connection_has_nothing_unread(stream: OutboxStream, peer
     assert not stream.has_unread()
     stream.abort()
     assert not stream.has_unread()
+
+
+# ---------------------------------------------------------------------------------------------- attended by a poller
+
+
+@pytest.fixture(params=[True, False], ids=["poller", "trio"])
+def attended(
+    request: pytest.FixtureRequest, pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery
+) -> OutboxStream:
+    poller = Poller()
+    nursery.start_soon(poller.run)
+    return OutboxStream(pair[0], nursery, poller=poller if request.param else None)
+
+
+async def test_what_comes_is_told_until_somebody_has_enough(attended: OutboxStream, peer: socket.socket) -> None:
+    seen: list[bytes | None] = []
+
+    def look() -> bool:
+        seen.append(attended.receive_now())
+        return len(seen) < 3
+
+    async def send() -> None:
+        for text in (b"1", b"2", b"3"):
+            peer.send(text)
+            await trio.testing.wait_all_tasks_blocked()
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            await attended.attend(look)
+    assert seen == [b"1", b"2", b"3"]
+    assert attended.receive_now() is None
+    peer.send(b"4")
+    assert await attended.receive_some() == b"4"  # nobody else takes it
+
+
+async def test_what_was_pushed_back_is_told_first(attended: OutboxStream) -> None:
+    attended.push_back(b"before")
+    await attended.attend(lambda: attended.receive_now() != b"before")
+
+
+async def test_what_goes_wrong_while_looking_is_the_attending_tasks(
+    attended: OutboxStream, peer: socket.socket
+) -> None:
+    def look() -> bool:
+        raise ValueError("wrong")
+
+    peer.send(b"x")
+    with trio.fail_after(5), pytest.raises(ValueError, match="wrong"):
+        await attended.attend(look)
+
+
+async def test_whoever_attends_to_a_stream_that_is_aborted_is_told(
+    attended: OutboxStream, peer: socket.socket, nursery: trio.Nursery
+) -> None:
+    closed = trio.Event()
+
+    async def attend() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await attended.attend(lambda: True)
+        closed.set()
+
+    nursery.start_soon(attend)
+    await trio.testing.wait_all_tasks_blocked()
+    attended.abort()
+    with trio.fail_after(5):
+        await closed.wait()
+    with pytest.raises(trio.ClosedResourceError):
+        await attended.attend(lambda: True)
+
+
+async def test_a_look_may_abort_the_stream(attended: OutboxStream, peer: socket.socket) -> None:
+    def look() -> bool:
+        attended.abort()
+        return False
+
+    peer.send(b"x")
+    with trio.fail_after(5), suppress(trio.ClosedResourceError):
+        await attended.attend(look)
+
+
+async def test_one_that_stops_attending_can_begin_again(attended: OutboxStream, peer: socket.socket) -> None:
+    for _ in range(2):
+        with trio.move_on_after(0.01) as scope:
+            await attended.attend(lambda: True)
+        assert scope.cancelled_caught
+    peer.send(b"now")
+    await attended.attend(lambda: attended.receive_now() is None)

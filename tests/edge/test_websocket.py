@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import attrs
@@ -13,6 +14,7 @@ import trio_websocket
 from websockets.exceptions import InvalidStatus
 from websockets.trio.client import connect as websockets_connect
 
+from gateway.flow.ring import Wait
 from gateway.model import JSON_DEPTH_MAX, Batch, Settlement
 from gateway.node import Node
 from tests.conftest import StartNode
@@ -193,11 +195,8 @@ async def test_a_subscription_may_be_deleted_while_its_reader_unsubscribes(
     async with untouched(node), consumer(node) as client:
         settlements: list[Settlement] = []
 
-        async def hold(settlement: Settlement, _messages: int = 1) -> None:
-            settlements.append(settlement)
-
         with monkeypatch.context() as held:
-            held.setattr(node.settle.ring, "put", hold)
+            held.setattr(node.settle.ring, "offer", settlements.append)
             await client.send({"op": "unsubscribe", "id": "u", "subscription": "orders"})
             with trio.fail_after(5):
                 while not settlements:
@@ -742,12 +741,16 @@ async def test_a_gateway_that_is_behind_takes_no_client_for_dead_whose_pong_lies
     came, thaw = trio.Event(), trio.Event()
     submit = node.admit.submit
 
-    async def wait(batch: Batch) -> None:
+    def offer(batch: Batch) -> Wait:
         came.set()
+        return partial(wait, batch)
+
+    async def wait(batch: Batch) -> None:
         await thaw.wait()
+        monkeypatch.undo()
         await submit(batch)
 
-    monkeypatch.setattr(node.admit, "submit", wait)
+    monkeypatch.setattr(node.admit, "offer", offer)
     async with open_raw_websocket(node.address) as client:
         await client.send({**publish(1), "id": 1})
         with trio.fail_after(5):

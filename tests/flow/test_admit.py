@@ -245,6 +245,26 @@ async def test_a_full_ring_refuses_after_a_while_and_loses_nothing(autojump_cloc
     assert [admit.ring.get_nowait(), admit.ring.get_nowait(), admit.ring.get_nowait()] == [*first, None]
 
 
+@pytest.mark.parametrize(("items_max", "bytes_max"), [(1, 8 << 20), (2, 1 << 20)])
+async def test_an_offer_without_room_takes_nothing_before_somebody_waits(
+    items_max: int, bytes_max: int, nursery: trio.Nursery
+) -> None:
+    admit = admitter(items_max=items_max, bytes_max=bytes_max, wait_ms=3000)
+    size = 1 << 20
+    first, second = batch_of(message(), size=size), batch_of(message(), size=size)
+    assert admit.offer(first) is None
+    wait = admit.offer(second)
+    assert wait is not None
+    assert (admit.budget.used, admit.ring.statistics().items) == (size, 1)
+    nursery.start_soon(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    assert admit.ring.get_nowait() is first
+    first.finish()
+    await trio.testing.wait_all_tasks_blocked()
+    assert admit.ring.get_nowait() is second
+    assert admit.budget.used == size
+
+
 async def test_bytes_under_way_are_bounded_too(autojump_clock: trio.testing.MockClock) -> None:
     admit = admitter(bytes_max=1 << 20, wait_ms=3000)
     await admit.submit(batch_of(message(), size=1 << 20))

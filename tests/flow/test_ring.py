@@ -36,6 +36,17 @@ async def test_a_full_ring_takes_no_more() -> None:
     assert ring.statistics() == RingStatistics("admit", 2, depth=2, peak=2, items=2, messages=30, sizes=sizes)
 
 
+async def test_an_offer_that_finds_no_place_says_what_to_wait_for(nursery: trio.Nursery) -> None:
+    ring: Ring[str] = Ring("admit", 1)
+    assert ring.offer("a") is None
+    wait = ring.offer("b")
+    assert wait is not None
+    assert ring.statistics().items == 1  # it is not in before somebody waits
+    nursery.start_soon(wait)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [await ring.get(), await ring.get()] == ["a", "b"]
+
+
 async def test_a_put_waits_until_there_is_a_place(nursery: trio.Nursery) -> None:
     ring: Ring[str] = Ring("admit", 1)
     await ring.put("a", 5)

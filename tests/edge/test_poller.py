@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from gateway.edge.poller import Poller
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+class Reader:
+    """Reads what comes, `seconds` each time."""
+
+    def __init__(self, sock: socket.socket, seconds: float = 0) -> None:
+        self.sock = sock
+        self.seconds = seconds
+        self.seen: list[bytes] = []
+
+    def look(self) -> None:
+        self.seen.append(self.sock.recv(100))
+        time.sleep(self.seconds)
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[Pair]]:
+    made = [socket.socketpair() for _ in range(3)]
+    yield made
+    for pair in made:
+        for end in pair:
+            end.close()
+
+
+async def test_whoever_waits_is_called_each_time_and_no_more_once_removed(
+    pairs: list[Pair], nursery: trio.Nursery
+) -> None:
+    poller = Poller()
+    (ours, theirs), *_ = pairs
+    reader = Reader(ours)
+    poller.add(ours.fileno(), reader)
+    nursery.start_soon(poller.run)
+    for text in (b"one", b"two"):
+        theirs.send(text)
+        await trio.testing.wait_all_tasks_blocked()
+    poller.remove(ours.fileno())
+    theirs.send(b"three")
+    await trio.testing.wait_all_tasks_blocked()
+    assert reader.seen == [b"one", b"two"]
+    assert len(poller) == 0
+
+
+async def test_the_end_of_a_connection_is_something_to_read(pairs: list[Pair], nursery: trio.Nursery) -> None:
+    poller = Poller()
+    (ours, theirs), *_ = pairs
+
+    class Once(Reader):
+        def look(self) -> None:
+            super().look()
+            poller.remove(ours.fileno())
+
+    reader = Once(ours)
+    poller.add(ours.fileno(), reader)
+    nursery.start_soon(poller.run)
+    theirs.close()
+    await trio.testing.wait_all_tasks_blocked()
+    assert reader.seen == [b""]
+
+
+async def test_a_turn_that_takes_long_lets_others_run_and_goes_on_where_it_was(
+    pairs: list[Pair], nursery: trio.Nursery
+) -> None:
+    poller = Poller()
+    readers = [Reader(ours, 0.003) for ours, _ in pairs]
+    found: set[int] = set()
+    for reader, (ours, theirs) in zip(readers, pairs, strict=True):
+        poller.add(ours.fileno(), reader)
+        theirs.send(b"1")
+
+    nursery.start_soon(poller.run)
+    with trio.fail_after(5):
+        while 3 not in found:
+            pairs[0][1].send(b"again")  # the first has always something, and the others come nevertheless
+            await trio.lowlevel.checkpoint()
+            found.add(sum(bool(reader.seen) for reader in readers))
+    assert found >= {1, 2, 3}
+
+
+async def test_one_that_was_removed_within_the_turn_is_not_called(pairs: list[Pair], nursery: trio.Nursery) -> None:
+    poller = Poller()
+    ends = [ours for ours, _ in pairs]
+
+    class Alone(Reader):
+        def look(self) -> None:
+            super().look()
+            for end in ends:
+                poller.remove(end.fileno())
+
+    readers = [Alone(end) for end in ends]
+    for reader, (ours, theirs) in zip(readers, pairs, strict=True):
+        poller.add(ours.fileno(), reader)
+        theirs.send(b"x")
+    nursery.start_soon(poller.run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert sum(len(reader.seen) for reader in readers) == 1
