@@ -213,6 +213,14 @@ BUDGETS: Final = (
         at_most=False,
     ),
     Budget(
+        scenario="burst",
+        case=_BURST,
+        what="p50 of a publish in the drain, to one beside live delivery",
+        figure=_extra("publish_in_drain_to_live"),
+        must=2,
+        unit="",
+    ),
+    Budget(
         scenario="storm",
         case="1,000,000",
         what="longest answer to a probe",

@@ -35,8 +35,24 @@ class LoadProcess:
 
     async def carry_out(self) -> Result:
         """Let it begin; what came of it. Raises LinkLostError."""
+        await self.begin()
+        return await self.wait_over()
+
+    async def begin(self) -> None:
+        """Let it begin."""
+        await self._go()
+
+    async def end(self) -> Result:
+        """Let one end that goes on until it is told; what came of it. Raises LinkLostError."""
+        await self._go()
+        return await self.wait_over()
+
+    async def _go(self) -> None:
         assert self._process.stdin is not None
         await self._process.stdin.send_all(GO)
+
+    async def wait_over(self) -> Result:
+        """What came of it. Raises LinkLostError."""
         return cattrs.structure((await self._hear(OVER))["result"], Result)
 
     async def _hear(self, awaited: str) -> dict[str, Any]:

@@ -74,6 +74,8 @@ class Figures:
     invented: int
     """Deliveries of what nobody has published."""
     idle_connections: int
+    began_us: int = 0
+    """When the first message went out, or the first consumer came, on the load's clock."""
     elapsed_s: float
     published_per_s: float
     received_per_s: float

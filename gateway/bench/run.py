@@ -351,6 +351,7 @@ class Run:
             duplicates=tally.duplicates,
             invented=tally.invented,
             idle_connections=tally.idle,
+            began_us=tally.started_us,
             elapsed_s=round(tally.elapsed_s, 6),
             published_per_s=round(tally.accepted / tally.elapsed_s, 1),
             received_per_s=round(tally.received / tally.elapsed_s, 1),

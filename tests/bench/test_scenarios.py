@@ -67,6 +67,7 @@ def test_a_burst_is_held_against_live_speed(sitting: Sitting) -> None:
     live, drained = sitting.cases("burst")
     assert drained["extra"]["drained_to_live"] == pytest.approx(drained["per_s"] / live["per_s"], rel=0.01)
     assert drained["counts"]["delivered"] == drained["units"]
+    assert drained["extra"]["publish_quiet_p50_ms"] > 0
 
 
 def test_a_frame_of_a_fan_out_holds_one_message(sitting: Sitting) -> None:

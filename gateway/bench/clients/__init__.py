@@ -13,4 +13,5 @@ would be the limit, and frames would grow while it catches up. Here a delivery t
     pulling        pulls of one message
     large          large payloads, HTTP in and WebSocket out
     holding        consumers that let their leases run out
+    beside         one that publishes now and then while others are at work
 """

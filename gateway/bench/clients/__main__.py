@@ -16,6 +16,7 @@ import attrs
 import cattrs
 import orjson
 
+from gateway.bench.clients.beside import Beside
 from gateway.bench.clients.holding import Holding
 from gateway.bench.clients.large import Large
 from gateway.bench.clients.many import Many
@@ -31,6 +32,7 @@ LOADS: Final[dict[str, type[Any]]] = {
     "pulling": Pulling,
     "large": Large,
     "holding": Holding,
+    "beside": Beside,
 }
 _PROGRESS_S: Final = 0.25
 

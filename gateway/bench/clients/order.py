@@ -33,6 +33,8 @@ class Result:
     """Of the load's process meanwhile."""
     latency: dict[str, dict[int, int]] = attrs.field(factory=dict)
     """Of what -> microseconds -> how often."""
+    timed: dict[str, list[tuple[int, int]]] = attrs.field(factory=dict)
+    """Of what -> for each, when it began and how long it took, in microseconds of the load's clock."""
     positions: list[tuple[int, int]] = attrs.field(factory=list)
     """Ranges that were accepted, for a check after the load."""
     extra: dict[str, float] = attrs.field(factory=dict)
