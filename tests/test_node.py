@@ -446,10 +446,10 @@ class FullDisk:
         self.full = False
         reserve = Files.reserve
 
-        def perhaps_reserve(files: Files, file: int, size: int) -> None:
+        def perhaps_reserve(files: Files, file: int, size: int) -> bool:
             if self.full:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            reserve(files, file, size)
+            return reserve(files, file, size)
 
         monkeypatch.setattr(Files, "reserve", perhaps_reserve)
 
@@ -480,6 +480,58 @@ async def test_a_disk_without_room_for_another_segment_refuses_publishes_alone_a
             stored -= len(pulled["messages"])
         disk.full = False
         with trio.fail_after(10):
+            while (await http.post(ONE, payload)).status != 201:
+                await trio.sleep(0.05)
+        assert [entry["log_level"] for entry in log if "room for another segment again" in entry["event"]] == ["info"]
+
+
+class SmallDisk:
+    """There is no fallocate, and `room` bytes are left for segments and what is set aside for them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.room = room
+        write, unlink = Files.write, Files.unlink
+
+        def perhaps_write(files: Files, file: int, data: bytes) -> None:
+            bounded = Path(os.readlink(f"/proc/self/fd/{file}")).name.endswith((".log", "spare"))
+            taken = data[: max(self.room, 0)] if bounded else data
+            write(files, file, taken)
+            self.room -= len(taken) if bounded else 0
+            if len(taken) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def free_and_unlink(files: Files, path: Path) -> None:
+            self.room += path.stat().st_size
+            unlink(files, path)
+
+        monkeypatch.setattr(Files, "reserve", lambda *_: False)
+        monkeypatch.setattr(Files, "free", lambda *_: self.room)
+        monkeypatch.setattr(Files, "write", perhaps_write)
+        monkeypatch.setattr(Files, "unlink", free_and_unlink)
+
+
+async def test_a_full_disk_without_fallocate_refuses_publishes_alone_and_recovers(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch, log: Log
+) -> None:
+    SmallDisk(monkeypatch, 400_000)  # of which 2 * 64 KiB are set aside
+    node = await start_node({"store.segment_bytes": 65536, "limits.dedup_window_s": 0})
+    await subscription(node)
+    payload = b'"%b"' % (b"x" * 20_000)
+    async with open_http(node.address) as http, open_http(node.control_address) as control:
+        answers = [await http.post(ONE, payload) for _ in range(20)]
+        refused = [answer for answer in answers if answer.status != 201]
+        stored = len(answers) - len(refused)
+        assert stored > 400_000 // 2 // 20_000, "what could not be reserved was used"
+        assert {(answer.status, answer.code) for answer in refused} == {(503, "disk_full")}
+        assert [entry["event"] for entry in log if entry["log_level"] == "warning"] == ["no room; nothing is published"]
+        await control.send(request_bytes("GET", "/metrics"))
+        assert b"gateway_log_full 1.0" in (await control.answer()).body
+        while stored:
+            pulled = (await http.post(PULL, b'{"max":100,"wait_ms":0}')).json
+            settled = await http.post(SETTLE, orjson.dumps({"lease": pulled["lease"], "ack": [[0, 2**53 - 1]]}))
+            assert settled.json["acked"] == len(pulled["messages"]) > 0
+            stored -= len(pulled["messages"])
+        with trio.fail_after(10):  # what was settled is deleted, and that is room
             while (await http.post(ONE, payload)).status != 201:
                 await trio.sleep(0.05)
         assert [entry["log_level"] for entry in log if "room for another segment again" in entry["event"]] == ["info"]

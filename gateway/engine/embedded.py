@@ -238,7 +238,12 @@ class EmbeddedEngine:
             error = GatewayError("store_failed", f"{self._log.failed}; the gateway is going down")
             for entry in entries:
                 entry.error = error
-        return entries
+        put_off = cast("list[Batch | Settlement]", commit.put_off)
+        if put_off:
+            error = GatewayError("store_failed", "there is no room on the disk; this may be carried out once there is")
+            for entry in put_off:
+                entry.error = error
+        return entries + put_off
 
     # ---------------------------------------------------------------------------------------- subscriptions
 

@@ -68,12 +68,19 @@ class Files:
         finally:
             os.close(file)
 
-    def reserve(self, file: int, size: int) -> None:
-        """Take blocks for `size` bytes, its length as it is (fallocate(2)). Does nothing where that cannot be done."""
-        if _libc.fallocate(file, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(size)) != 0:
-            number = ctypes.get_errno()
-            if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
-                raise OSError(number, os.strerror(number))
+    def reserve(self, file: int, size: int) -> bool:
+        """Take blocks for `size` bytes, its length as it is (fallocate(2)). False where the file system cannot."""
+        if _libc.fallocate(file, _FALLOC_FL_KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(size)) == 0:
+            return True
+        number = ctypes.get_errno()
+        if number not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise OSError(number, os.strerror(number))
+        return False
+
+    def free(self, directory: Path) -> int:
+        """Bytes that this user may still take there."""
+        found = os.statvfs(directory)
+        return found.f_bavail * found.f_frsize
 
     def truncate(self, file: int, size: int) -> None:
         os.ftruncate(file, size)

@@ -6,12 +6,13 @@ knows trio.
 
 A failed write or fsync is final: the page cache can no longer be trusted to hold what the disk does not ("fsyncgate",
 Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020). The log latches and the node ends.
+A full disk is not final: a turn that finds no room is kept, and tried again. Who waits for it, or behind it, is told.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import thread_time
@@ -26,9 +27,10 @@ from gateway.errors import StoreError
 from gateway.kit.pace import Pace
 from gateway.model import Durability
 from gateway.store.disk import Disk
-from gateway.store.writer import Work
+from gateway.store.writer import NoRoomError, Work
 
 _log = structlog.get_logger("gateway.store")
+_ROOM_S: Final = 2.0  # until a turn that found no room is tried again
 _PASSES_MAX: Final = 64
 _QUIET_PASSES: Final = 2
 _FEW: Final = 8  # who gather by themselves where they are more
@@ -42,6 +44,8 @@ class Commit:
 
     entries: list[object]
     routed: dict[int, None]
+    put_off: list[object] = attrs.field(factory=list)
+    """What is not true, and may become so later: there is no room for it. Not reported again."""
 
 
 @attrs.define(slots=True)
@@ -72,6 +76,7 @@ class Flusher(ABC):
         """Told of each commit at once; where it is None, `committed` tells."""
         self._disk = Disk()
         self._work = Work()
+        self._kept: Work | None = None  # the last turn, which found no room
         self._pace = Pace(settings.commit_rest_ms / 1000)
         self._turned_at = 0.0  # when the last turn ended
         self._about = 0  # who waited for the last commit, and for the next when it ended
@@ -149,6 +154,8 @@ class Flusher(ABC):
     async def run(self) -> None:
         """The flusher. Ends only by cancellation or by raising StoreError."""
         while True:
+            if self._kept is not None:
+                await trio.sleep(_ROOM_S)
             await self._wait_work()
             await self._rest()
             await self._gather()
@@ -193,13 +200,17 @@ class Flusher(ABC):
                 return
 
     async def turn(self) -> None:
-        """One turn. Raises StoreError where it fails."""
-        work = self._take()
+        """One turn, or the one before once more where that found no room. Raises StoreError where it fails."""
+        work = self._kept or self._take()
         began = trio.current_time()
         with trio.CancelScope(shield=True):  # what was taken must reach the file before anything behind it
             await self._write_off_the_loop(work)
         if self.failed:
             raise self.failed
+        self._kept = work if isinstance(self._disk.error, NoRoomError) else None
+        if self._kept is not None:
+            self._put_off(work)
+            return
         self.turned(work)
         statistics = self.statistics
         statistics.commits += 1
@@ -210,6 +221,17 @@ class Flusher(ABC):
         self._pace.look(self._turned_at, thread_time())
         self._about = len(work.entries) + len(self._work.entries) + self.coming()
         self._report(work.entries, work.routed)
+
+    async def finish(self) -> None:
+        """The last turn, behind `run`. Raises StoreError where it fails, or finds no room."""
+        if self._kept is not None:
+            await self.turn()
+        if self._kept is None:
+            await self.turn()
+        if self._kept is not None:
+            error = StoreError(f"{self.directory}: there is no room for what was accepted last")
+            self._fail(self._kept, error)
+            raise error
 
     async def _write_off_the_loop(self, work: Work) -> None:
         disk = self._disk
@@ -222,7 +244,7 @@ class Flusher(ABC):
             if work.in_file and work.written:  # those who asked for no more have waited long enough
                 self._report(work.written, {})
                 work.written = []
-        if disk.error is not None:
+        if disk.error is not None and not isinstance(disk.error, NoRoomError):
             reason = getattr(disk.error, "strerror", None) or str(disk.error)
             self._fail(work, StoreError(f"{self.directory}: {reason}: the store has failed"))
 
@@ -237,8 +259,9 @@ class Flusher(ABC):
         self.prepare(work)
         return work
 
-    def _report(self, entries: list[object], routed: dict[int, None]) -> None:
+    def _report(self, entries: list[object], routed: dict[int, None], put_off: Sequence[object] = ()) -> None:
         commit = self._commit
+        commit.put_off += put_off
         for entry in entries:
             if isinstance(entry, trio.Event):
                 entry.set()
@@ -253,6 +276,7 @@ class Flusher(ABC):
 
     def _fail(self, work: Work, error: StoreError) -> None:
         self.failed = error
+        self._kept = None
         self.given_up(work)
         _log.error("the store has failed; the node ends", error=str(error))
         if self._room is not None:
@@ -260,6 +284,20 @@ class Flusher(ABC):
         self.bring_in()  # which refuses them
         rest = self._work
         self._report(work.entries + work.written + rest.entries + rest.written, {})
+
+    def _put_off(self, work: Work) -> None:
+        """Tell who waits for `work`, or for what comes behind it, that there is no room. Whoever syncs goes on waiting.
+
+        It will be written all the same, once there is room: what follows stands on it. So that is no definite answer.
+        """
+        self.bring_in()  # which refuses them
+        told: list[object] = []
+        for each in (work, self._work):
+            told += (entry for entry in (*each.entries, *each.written) if not isinstance(entry, trio.Event))
+            each.entries = [entry for entry in each.entries if isinstance(entry, trio.Event)]
+            each.written.clear()
+        self._wake.set()
+        self._report([], {}, told)
 
     async def committed(self) -> Commit:
         """Wait for what the flusher has made true since the last call. For one task, the notify stage."""

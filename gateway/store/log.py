@@ -134,8 +134,9 @@ class Log(Flusher):
 
     @property
     def is_full(self) -> bool:
-        """Whether the active segment is full, and there is no room for another."""
-        return self.writer.is_full and self.active.size >= self.settings.segment_bytes
+        """Whether the active segment is full, or has no room of its own, and there is none for another."""
+        writer = self.writer
+        return writer.is_full and (not writer.is_reserved or self.active.size >= self.settings.segment_bytes)
 
     def segment_of(self, position: int) -> Segment | None:
         """The segment that holds, or held, `position`."""
@@ -157,6 +158,8 @@ class Log(Flusher):
             now_ms - active.created_ms >= settings.segment_age_s * 1000 and active.growing.starts
         ):
             self._roll()
+        elif self.writer.is_full:
+            self._look_for_room()
         return self.active
 
     def check_room(self) -> None:
@@ -170,17 +173,20 @@ class Log(Flusher):
 
     def _roll(self) -> None:
         if not self.writer.has_spare:
-            if self._now_ms >= self._spare_at_ms:
-                self._spare_at_ms = self._now_ms + _LOOK_AGAIN_MS
-                self._work.spare_wanted = True
-                self._checkpoint_due = True  # a checkpoint lets go of segments, and may make room
-                self._call()
+            self._look_for_room()
             return
         active = self.active
         active.seal(self.shelf.index)
         self.unsealed.append(active)
         self._begin_segment(active.last + 1, active.end)
         self._checkpoint_due = True
+
+    def _look_for_room(self) -> None:
+        if self._now_ms >= self._spare_at_ms:
+            self._spare_at_ms = self._now_ms + _LOOK_AGAIN_MS
+            self._work.spare_wanted = True
+            self._checkpoint_due = True  # a checkpoint lets go of segments, and may make room
+            self._call()
 
     def _begin_segment(self, number: int, base: int) -> None:
         uid = secrets.token_hex(8)
@@ -255,7 +261,7 @@ class Log(Flusher):
         """Make everything appended so far durable, with a checkpoint; for the end, when `run` is over."""
         self._checkpoint_due = True
         if self.failed is None:
-            await self.turn()
+            await self.finish()
 
     async def checkpoint(self) -> None:
         """Make a checkpoint now, with what it lets go. Raises StoreError."""

@@ -401,7 +401,7 @@ class _Recovery:
             _log.warning("cut a torn tail", file=str(segment.path), offset=rebuilder.torn_at, size=size)
             self.files.truncate(file, rebuilder.torn_at)
             self.found.cut_bytes += size
-        segment.size = rebuilder.torn_at
+        segment.size = segment.written = rebuilder.torn_at
         self.files.sync(file)  # what was written but perhaps not synced is now relied upon
         if segment.ids_ms > self.replay.ids_since_ms:
             self.replay.remember_ids(segment, segment.growing)

@@ -41,6 +41,7 @@ class Segment:
         "size",
         "uid",
         "witness",
+        "written",
     )
 
     def __init__(
@@ -63,6 +64,7 @@ class Segment:
         self.created_ms = created_ms
         self.uid = uid
         self.size = 0
+        self.written = 0  # of it, what is in the file
         self.file = -1  # descriptor; opened by the flusher, by recovery, or by the shelf
         self.count = 0  # messages in it, once sealed
         self.last_ms = created_ms  # when its newest message was appended

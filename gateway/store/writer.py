@@ -4,15 +4,22 @@ The order of its steps is what every promise of the store stands on: a segment i
 the next; names are synced before anything in a new file is answered for; what was settled is synced before a merged
 segment that leaves it out is put in its place; a checkpoint is synced before what it no longer needs is deleted, and
 what the checkpoint before it still names stays until the one after.
+
+What was accepted is never without room, if that can be helped. Where the file system reserves blocks (fallocate), the
+segment in use and the next one have theirs. Where it does not, a file as large lies there filled, and is given up for
+the sake of a write that finds the disk full. Only where that is not enough, since others took the room, a turn has to
+wait: what it wrote in part is cut off again, and it is carried out later from there.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from errno import EDQUOT, ENOSPC
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 import structlog
@@ -24,17 +31,24 @@ from gateway.store.files import Files
 from gateway.store.merge import Merge
 from gateway.store.segment import Segment
 
+T = TypeVar("T")
 _log = structlog.get_logger("gateway.store")
 SPARE_NAME: Final = "spare"
 _SLACK_BYTES_MAX: Final = 8 * 1024 * 1024
+_FILLING_BYTES: Final = 1024 * 1024
 _NO_ROOM: Final = (ENOSPC, EDQUOT)
+
+
+class NoRoomError(OSError):
+    """A turn could not be carried out for want of room. It may be tried again, and goes on where it stopped."""
 
 
 @attrs.define(slots=True)
 class Work:
     """What one turn makes durable."""
 
-    chunks: list[tuple[Segment, list[bytes]]] = attrs.field(factory=list)
+    chunks: list[tuple[Segment, list[bytes]]] = attrs.field(factory=list)  # those that are not written as yet
+    created: bool = False  # a file, whose name is to be synced
     size: int = 0
     records: int = 0
     entries: list[object] = attrs.field(factory=list)  # reported once synced
@@ -77,35 +91,71 @@ class Writer:
         """The file of the next segment is there, with its bytes reserved."""
         self.is_full = False
         """There is no room for it."""
+        self.is_reserved = False
+        """What is written to now has room of its own, whether or not there is any for the next."""
         self.slack_bytes = min(_SLACK_BYTES_MAX, segment_bytes)
         """A segment may grow beyond its size by one turn's appends, and by acks while there is no room for another."""
         self._reserved_bytes = segment_bytes + self.slack_bytes
+        self._spare_is_filled = False  # since its bytes cannot be reserved
         self._tell = tell  # says that all has been written, before it is synced
 
     def carry_out(self, work: Work) -> None:
-        """All of `work`. Raises OSError, and then nothing more may be written."""
+        """All of `work`. Raises OSError, and then nothing more may be written; but for NoRoomError."""
         files = self.files
-        created = False
         before: Segment | None = None
-        for segment, parts in work.chunks:
+        while work.chunks:
+            segment, parts = work.chunks[0]
             if before is not None:  # or a power cut could leave a torn segment that is not the last
                 files.sync(before.file)
             if segment.file < 0:
-                segment.file = self._create(segment)
-                created = True
-            files.write(segment.file, b"".join(parts))
+                segment.file = self._with_room(partial(self._create, segment))
+                work.created = True
+            self._with_room(partial(self._write, segment, b"".join(parts)))
             before = segment
+            del work.chunks[0]
         work.in_file = True
         if work.written:
             self._tell()
         if before is not None:
             files.sync(before.file)
-        if created:
+        if work.created:
             files.sync_directory(self.directory)
         if work.adopted:
             self._put_in_place(work.adopted.segment)
         if work.seal or work.checkpoint or work.spare_wanted:
             self._keep_house(work)
+
+    def _write(self, segment: Segment, data: bytes) -> None:
+        """Put `data` behind what the segment's file holds: all of it, or nothing where there is no room."""
+        try:
+            self.files.write(segment.file, data)
+        except OSError as error:
+            if error.errno in _NO_ROOM:
+                self.files.truncate(segment.file, segment.written)
+            raise
+        segment.written += len(data)
+
+    def _with_room(self, act: Callable[[], T]) -> T:
+        """What `act` returns; where it finds no room, once more in that of the spare. Raises NoRoomError."""
+        try:
+            return act()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+        self.is_reserved = False
+        self._note_full(True)
+        try:
+            self._give_up_spare()
+            return act()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise NoRoomError(error.errno, error.strerror) from error
+
+    def _give_up_spare(self) -> None:
+        if self.has_spare:
+            self.has_spare = False
+            self.files.unlink(self.directory / SPARE_NAME)
 
     def _keep_house(self, work: Work) -> None:
         """What may be put off where there is no room for it: nothing is lost by that."""
@@ -131,10 +181,11 @@ class Writer:
         self.files.sync_directory(self.directory)
 
     def _create(self, segment: Segment) -> int:
-        if not self.has_spare:
+        if not self.has_spare or self._spare_is_filled:
             return self.files.create(segment.path)
         self.files.replace(self.directory / SPARE_NAME, segment.path)
         self.has_spare = False
+        self.is_reserved = True
         return self.files.open(segment.path, append=True)
 
     def make_spare(self) -> None:
@@ -147,7 +198,9 @@ class Writer:
                 self.files.unlink(path)
             file = self.files.create(path)
             try:
-                self.files.reserve(file, self._reserved_bytes)
+                self._spare_is_filled = not self.files.reserve(file, self._reserved_bytes)
+                if self._spare_is_filled:
+                    self._fill(file)
             finally:
                 self.files.close(file)
         except OSError as error:
@@ -160,11 +213,23 @@ class Writer:
         self.has_spare = True
         self._note_full(False)
 
+    def _fill(self, file: int) -> None:
+        """Take the room by writing, once: the file stays while segments come and go. Synced, or it might be nowhere.
+
+        With what cannot be made smaller, for a file system that would.
+        """
+        left = self._reserved_bytes
+        if self.files.free(self.directory) < left:  # do not take from others what will not do
+            raise OSError(ENOSPC, os.strerror(ENOSPC))
+        while left > 0:
+            self.files.write(file, os.urandom(min(left, _FILLING_BYTES)))
+            left -= _FILLING_BYTES
+        self.files.sync(file)
+
     def _note_full(self, is_full: bool) -> None:
         if is_full and not self.is_full:
-            _log.warning(
-                "no room for another segment; once this one is full nothing is published", directory=str(self.directory)
-            )
+            what = "no room for another segment; once this one is full nothing is published"
+            _log.warning(what if self.is_reserved else "no room; nothing is published", directory=str(self.directory))
         elif self.is_full and not is_full:
             _log.info("there is room for another segment again", directory=str(self.directory))
         self.is_full = is_full
@@ -172,7 +237,7 @@ class Writer:
     def reopen(self, active: Segment) -> None:
         """At the start: reserve what the active segment may still take, and the room of the next."""
         try:
-            self.files.reserve(active.file, self._reserved_bytes)
+            self.is_reserved = self.files.reserve(active.file, self._reserved_bytes)
         except OSError as error:
             if error.errno not in _NO_ROOM:
                 raise
@@ -184,10 +249,8 @@ class Writer:
         """At the end: give back what was reserved. Where that fails it stays reserved, and nothing else."""
         with suppress(OSError):
             if active.file >= 0:
-                self.files.truncate(active.file, active.size)
-            if self.has_spare:
-                self.files.unlink(self.directory / SPARE_NAME)
-                self.has_spare = False
+                self.files.truncate(active.file, active.written)
+            self._give_up_spare()
 
     def _seal(self, segment: Segment) -> bool:
         try:

@@ -8,6 +8,7 @@ for syncs, passed on to the real files of a temporary directory; beyond that it 
     disk.fail("write", error=ENOSPC, kept=100)      # the next write puts 100 bytes down, then finds the disk full
     disk.fail(ever=True)                            # every call from here on: the process is as good as dead
     held = disk.hold("sync"); ...; held.release()   # the next fdatasync takes until then
+    disk.reserves = False; disk.room = 10_000       # no fallocate, and a disk that takes so many bytes more
 
 What was done to the files is kept in `changes`, from which power.py makes whatever a disk may hold after the power has
 gone; `cut_power` brings the directory itself to one such state.
@@ -89,6 +90,10 @@ class FaultyFiles(Files):
         self._numbers = itertools.count(1)
         self._known: set[Path] = set()  # every place a file of ours was ever at
         self._open: dict[int, int] = {}  # open file -> its number
+        self.reserves = True
+        """Whether the file system has fallocate(2)."""
+        self.room: int | None = None
+        """Bytes that the disk still takes; None is no bound. What is unlinked or cut off comes back to it."""
         for path in sorted(found.iterdir()) if found else ():
             self._find(path)
 
@@ -197,14 +202,28 @@ class FaultyFiles(Files):
         self._call("size", self._paths[file])
         return super().size(file)
 
-    def reserve(self, file: int, size: int) -> None:
+    def reserve(self, file: int, size: int) -> bool:
         self._call("reserve", self._paths[file], size)
-        super().reserve(file, size)
+        return self.reserves and super().reserve(file, size)
+
+    def free(self, directory: Path) -> int:
+        self._call("free", directory)
+        return super().free(directory) if self.room is None else self.room
+
+    def _take_room(self, path: Path, size: int) -> None:
+        """`size` more bytes of a file; less than none where it gets shorter."""
+        if self.room is None:
+            return
+        taken = min(size, self.room)
+        self.room -= taken
+        if taken < size:
+            raise _PartlyError(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)), taken)
 
     def write(self, file: int, data: bytes) -> None:
         offset = super().size(file)
         try:
             self._call("write", self._paths[file], len(data))
+            self._take_room(self._paths[file], len(data))
         except _PartlyError as partly:
             data = data[: partly.kept]
             super().write(file, data)
@@ -233,6 +252,7 @@ class FaultyFiles(Files):
 
     def truncate(self, file: int, size: int) -> None:
         self._call("truncate", self._paths[file], size)
+        self._take_room(self._paths[file], min(0, size - super().size(file)))
         super().truncate(file, size)
         self.changes.append(Cut(self._open[file], size))
 
@@ -241,6 +261,7 @@ class FaultyFiles(Files):
         for path in (source, target):
             if path not in self._files and path.exists():
                 self._find(path)
+        self._take_room(target, -target.stat().st_size if target.exists() else 0)
         super().replace(source, target)
         self._files[target] = self._files.pop(source)
         self._known.add(target)
@@ -250,6 +271,7 @@ class FaultyFiles(Files):
         self._call("unlink", path)
         if path not in self._files:
             self._find(path)
+        self._take_room(path, -path.stat().st_size)
         super().unlink(path)
         del self._files[path]
         self.changes.append(Named({path.name: None}))

@@ -34,6 +34,8 @@ class Fault:
     kept: int = 0
     ever: bool = False
     """So do all calls behind it."""
+    reserves: bool = True
+    """Whether the file system has fallocate."""
 
 
 TAKE_ROOM = ("write", "create", "replace", "truncate", "reserve", "sync", "sync_directory")
@@ -42,6 +44,7 @@ FAULTS = {
     "an error of the device": Fault(errno.EIO, CHANGE_OR_ASK),
     "no room": Fault(errno.ENOSPC, TAKE_ROOM),
     "a short write, then no room": Fault(errno.ENOSPC, ("write",), kept=50),
+    "no room, and none could be reserved": Fault(errno.ENOSPC, ("write", "create"), kept=50, reserves=False),
     "a short write, then an error": Fault(errno.EIO, ("write",), kept=50),
     "the disk is gone": Fault(errno.EIO, CHANGE_OR_ASK, kept=50, ever=True),
 }
@@ -75,8 +78,9 @@ def place_of(call: Call) -> Place:
     return call.verb, KINDS.get(suffix, "checkpoint" if name.startswith("checkpoint") else "directory")
 
 
-async def calls_of_a_life(directory: Path) -> list[Call]:
+async def calls_of_a_life(directory: Path, *, reserves: bool = True) -> list[Call]:
     disk = FaultyFiles()
+    disk.reserves = reserves
     life, whole = await live(directory, disk)
     assert whole
     assert life.operations == OPERATIONS
@@ -110,12 +114,13 @@ def test_a_life_has_all_that_can_fail(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", FAULTS)
 async def test_whichever_call_fails_the_outcome_is_clear_and_true(tmp_path: Path, name: str) -> None:
     fault = FAULTS[name]
-    calls = await calls_of_a_life(tmp_path / "whole")
+    calls = await calls_of_a_life(tmp_path / "whole", reserves=fault.reserves)
     for nth in chosen(calls):
         if calls[nth - 1].verb not in fault.verbs:
             continue
         directory = tmp_path / str(nth)
         disk = FaultyFiles()
+        disk.reserves = fault.reserves
         disk.fail(nth=nth, error=fault.error, kept=fault.kept, ever=fault.ever)
         life, _ = await live(directory, disk)
         place = f"call {nth}, {calls[nth - 1]}"

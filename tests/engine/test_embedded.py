@@ -11,6 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from gateway.errors import GatewayError, StoreError, StoreLockedError
 from gateway.model import Durability, Message, SeekTo, Settle, Settlement, Start, Verb
 from gateway.store import checkpoint as checkpoints
+from gateway.store import flusher
 from gateway.store.recovery import segment_name
 from gateway.testing.faulty import FaultyFiles
 from tests.engine.driving import BEGAN_MS, Driven, config, driven, message
@@ -499,7 +500,7 @@ async def test_a_store_that_cannot_be_read_is_refused_and_let_go(tmp_path: Path)
         assert await gateway.publish_many(1) == [4]
 
 
-@pytest.mark.parametrize(("verb", "error"), [("write", errno.ENOSPC), ("write", errno.EIO), ("sync", errno.EIO)])
+@pytest.mark.parametrize(("verb", "error"), [("write", errno.EIO), ("sync", errno.ENOSPC), ("sync", errno.EIO)])
 async def test_once_the_store_has_failed_everything_is_refused(tmp_path: Path, verb: str, error: int) -> None:
     disk = FaultyFiles()
     gateway = Driven(tmp_path, disk, BEGAN_MS, {})
@@ -528,6 +529,37 @@ async def test_once_the_store_has_failed_everything_is_refused(tmp_path: Path, v
     await gateway.engine.aclose()
     async with driven(tmp_path) as gateway:
         assert (await gateway.consume())[:2] == [1, 2]
+
+
+async def test_what_there_is_no_room_for_is_said_to_be_uncertain_and_stored_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flusher, "_ROOM_S", 0.02)
+    disk = FaultyFiles()
+    async with driven(tmp_path, disk) as gateway:
+        await gateway.subscribe()
+        client = gateway.attach()
+        await gateway.publish_many(2)
+        await gateway.deliver()
+        disk.fail("write", error=errno.ENOSPC, kept=3, ever=True)
+        batch = await gateway.publish(message())
+        assert batch.error is not None
+        assert (batch.error.code, batch.error.kind.status) == ("store_failed", 503)
+        settled = await gateway.settle(client, Verb.ACK, (1, 2))
+        assert settled.error is not None
+        assert "may be carried out once there is" in settled.error.message
+        refused = await gateway.publish(message())
+        assert refused.error is not None
+        assert refused.error.code == "disk_full"
+        assert gateway.statistics().waiting == 1, "it is due, but only once it is stored"
+        disk.mend()
+        await gateway.engine._log.sync()
+        client.forget()
+        await gateway.deliver()
+        assert client.received == [3]
+        assert await gateway.ack(client) == 1
+    async with driven(tmp_path) as gateway:
+        assert await gateway.consume() == []
 
 
 async def ends(gateway: Driven) -> None:

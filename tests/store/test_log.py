@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from gateway.config import Store
 from gateway.errors import GatewayError, StoreError, StoreLockedError
 from gateway.model import Durability
+from gateway.store import flusher
 from gateway.store.log import Log
 from gateway.store.record import Kind
 from gateway.store.recovery import Recovered, segment_name
@@ -519,6 +520,91 @@ async def test_where_there_is_no_room_for_the_next_segment_messages_are_refused_
     assert opened.log.failed is None
 
 
+@pytest.fixture
+def full_log(tmp_path: Path) -> Iterator[Opened]:
+    """On a disk without fallocate that is as good as full, but for what the log has set aside."""
+    opened = Opened(tmp_path / "store", segment_bytes=65536)
+    opened.disk.reserves, opened.disk.room = False, 1_000_000
+    opened.open()
+    assert opened.log.writer.has_spare
+    opened.disk.room = 1000
+    yield opened
+    opened.close()
+
+
+async def test_without_fallocate_what_was_accepted_is_stored_and_no_more_is_accepted(
+    full_log: Opened, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    log = full_log.log
+    nursery.start_soon(log.run)
+    full_log.publish(b"x" * 5000)
+    await log.sync()
+    with pytest.raises(GatewayError, match="no room for another segment"):
+        log.check_room()
+    assert log.control(Kind.SETTLE, b"ack")
+    await log.sync()
+    log.begin(NOW_MS + 10_000)
+    await log.sync()
+    assert log.is_full, "there is still less than is to be set aside"
+    full_log.disk.room = 1_000_000
+    log.begin(NOW_MS + 20_000)
+    await log.sync()
+    log.check_room()
+    full_log.publish(b"y")
+    await log.sync()
+    assert log.failed is None
+    assert recovered(tmp_path / "store")[1].there == [1, 2]
+
+
+@pytest.mark.parametrize("durability", Durability)
+async def test_a_turn_that_finds_no_room_at_all_is_told_and_waits(
+    full_log: Opened, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, durability: Durability
+) -> None:
+    monkeypatch.setattr(flusher, "_ROOM_S", 0.02)
+    log = full_log.log
+    await log.flush()
+    log.unreported()
+    (log.directory / "spare").unlink()  # others took the room
+    log.writer.has_spare = False
+    full_log.disk.room = 1000
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.run)
+        full_log.publish(b"x" * 5000)
+        log.submit("first", durability)
+        commit = await log.committed()
+        assert (commit.entries, commit.put_off) == ([], ["first"])
+        assert log.is_full
+        assert recovered(tmp_path / "store")[1].there == [], "what was half written is gone"
+        full_log.publish(b"y")
+        log.submit("second", durability)
+        commit = await log.committed()
+        assert (commit.entries, commit.put_off) == ([], ["second"]), "it is told with the next try"
+        full_log.disk.room = 1_000_000
+        await log.sync()
+        assert (log.failed, log.durable_end) == (None, 3)
+        assert log.unreported().entries == [], "they have been told"
+        nursery.cancel_scope.cancel()
+    assert recovered(tmp_path / "store")[1].there == [1, 2]
+
+
+@pytest.mark.parametrize("room", [0, 1_000_000])
+async def test_what_waits_for_room_at_the_end_gets_a_last_try(full_log: Opened, tmp_path: Path, room: int) -> None:
+    log = full_log.log
+    full_log.disk.fail("write", error=errno.ENOSPC, ever=True)
+    full_log.publish(b"x")
+    await log.turn()
+    full_log.publish(b"y")
+    full_log.disk.mend()
+    full_log.disk.room = room
+    if room:
+        await log.flush()
+        assert recovered(tmp_path / "store")[1].restored
+    else:
+        with pytest.raises(StoreError, match="no room for what was accepted last"):
+            await log.flush()
+        assert recovered(tmp_path / "store")[1].there == []
+
+
 async def test_the_room_of_the_next_segment_is_reserved_before_it_is_needed(open_log: Open) -> None:
     opened = open_log(segment_bytes=500)
     opened.publish(b"x" * 500)
@@ -613,8 +699,9 @@ async def finishes(nursery: trio.Nursery, wait: Callable[[], Awaitable[None]]) -
 
 FAULTS: dict[str, dict[str, Any]] = {
     "a write": {"verb": "write", "name": FIRST},
-    "a write that is cut short by a full disk": {"verb": "write", "name": FIRST, "error": errno.ENOSPC, "kept": 50},
+    "a write that is cut short": {"verb": "write", "name": FIRST, "kept": 50},
     "a sync": {"verb": "sync", "name": FIRST},
+    "a sync that finds the disk full": {"verb": "sync", "name": FIRST, "error": errno.ENOSPC},
     "the making of a file": {"verb": "replace", "name": FIRST, "error": errno.EMFILE},
     "the sync of the directory": {"verb": "sync_directory"},
 }

@@ -12,7 +12,7 @@ from gateway.store.checkpoint import NAME, OLD_NAME, Checkpoint, load
 from gateway.store.record import Columns
 from gateway.store.recovery import segment_name
 from gateway.store.segment import Segment
-from gateway.store.writer import SPARE_NAME, Work, Writer
+from gateway.store.writer import SPARE_NAME, NoRoomError, Work, Writer
 from gateway.testing.faulty import FaultyFiles
 from tests.store.building import EPOCH, NOW_MS
 
@@ -177,6 +177,67 @@ def test_what_cannot_be_given_back_ends_nothing(desk: Desk, verb: str) -> None:
     desk.disk.fail(verb)
     desk.writer.put_to_rest(segment)
     assert segment.path.read_bytes() == b"PUSHLOG1"
+
+
+# ------------------------------------------------------------------------------------------------------ no fallocate
+
+
+def without_fallocate(desk: Desk, room: int = 10_000_000) -> None:
+    desk.disk.reserves, desk.disk.room = False, room
+    desk.writer.make_spare()
+    desk.disk.calls.clear()
+
+
+def test_where_no_bytes_can_be_reserved_the_spare_is_filled_and_stays(desk: Desk) -> None:
+    without_fallocate(desk)
+    spare = desk.directory / SPARE_NAME
+    assert spare.stat().st_size == 1000 + desk.writer.slack_bytes
+    desk.writer.carry_out(Work(chunks=[(desk.segment(), [b"abc"])], spare_wanted=True))
+    assert (desk.writer.has_spare, desk.names()) == (True, [FIRST, SPARE_NAME])
+    assert desk.disk.count("write", SPARE_NAME) == 0, "it was filled once"
+
+
+def test_a_spare_that_there_is_no_room_for_is_not_begun(desk: Desk) -> None:
+    without_fallocate(desk, room=1000)
+    assert (desk.writer.has_spare, desk.writer.is_full, desk.names()) == (False, True, [])
+    assert desk.disk.room == 1000
+
+
+@pytest.mark.parametrize("verb", ["write", "create"])
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT])
+def test_what_was_accepted_takes_the_room_of_the_spare(desk: Desk, verb: str, error: int) -> None:
+    without_fallocate(desk)
+    segment = desk.segment()
+    desk.disk.fail(verb, error=error, kept=2)
+    desk.writer.carry_out(Work(chunks=[(segment, [b"abc"])]))
+    assert segment.path.read_bytes() == b"abc"
+    assert (desk.writer.is_full, desk.writer.has_spare, desk.names()) == (True, False, [FIRST])
+    assert desk.disk.verbs()[-2:] == ["sync", "sync_directory"]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 4])
+def test_a_turn_without_any_room_is_cut_off_and_goes_on_where_it_stopped(desk: Desk, kept: int) -> None:
+    first, second = desk.segment(begun=True), desk.segment(2)
+    desk.disk.fail("write", name=SECOND, error=errno.ENOSPC, kept=kept, ever=True)
+    work = Work(chunks=[(first, [b"a"]), (second, [b"PUSH", b"LOG1"])])
+    for _ in range(2):
+        with pytest.raises(NoRoomError):
+            desk.writer.carry_out(work)
+        assert (first.path.read_bytes(), second.path.read_bytes()) == (b"PUSHLOG1a", b"")
+    desk.disk.mend()
+    desk.disk.calls.clear()
+    desk.writer.carry_out(work)
+    assert (first.path.read_bytes(), second.path.read_bytes()) == (b"PUSHLOG1a", b"PUSHLOG1")
+    assert desk.calls() == [f"write {SECOND}", f"sync {SECOND}", f"sync_directory {desk.directory.name}"]
+
+
+def test_what_cannot_be_cut_off_again_is_a_failure(desk: Desk) -> None:
+    segment = desk.segment(begun=True)
+    desk.disk.fail("write", error=errno.ENOSPC, kept=1)
+    desk.disk.fail("truncate")
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        desk.writer.carry_out(Work(chunks=[(segment, [b"abc"])]))
+    assert not isinstance(caught.value, NoRoomError)
 
 
 # ------------------------------------------------------------------------------------------------------- hint files
