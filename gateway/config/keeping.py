@@ -39,6 +39,11 @@ class Store:
         0,
         100,
     )
+    io_uring: bool = setting(
+        True,
+        "Commits are written and synced by the kernel itself (io_uring), where it lets us: half of their time, and no "
+        "thread of ours; false: always by the thread.",
+    )
     lazy_sync_ms: int = setting(50, "Acks that nobody waits for reach the disk within this time.", 0, 10_000)
     merge_live_share: float = setting(
         0.25,

@@ -63,7 +63,7 @@ class LogStatistics:
 class Flusher(ABC):
     """Run `run` as a task. Subclasses say what a turn does, and push to `_work`."""
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, disk: Disk) -> None:
         self.settings = settings
         self.directory = Path(settings.directory)
         self.failed: StoreError | None = None
@@ -74,7 +74,7 @@ class Flusher(ABC):
         """Appends them; set by the engine, as is `coming`."""
         self.on_commit: Callable[[Commit], None] | None = None
         """Told of each commit at once; where it is None, `committed` tells."""
-        self._disk = Disk()
+        self._disk = disk
         self._work = Work()
         self._kept: Work | None = None  # the last turn, which found no room
         self._pace = Pace(settings.commit_rest_ms / 1000)
@@ -88,6 +88,14 @@ class Flusher(ABC):
         self._commit = Commit([], {})
 
     # -------------------------------------------------------------------------------------------- what a turn does
+
+    @abstractmethod
+    def append(self, work: Work) -> bool:
+        """Have `disk` append `work`, where it is no more than bytes for one file; False where it cannot be done so."""
+
+    @abstractmethod
+    def appended(self, work: Work) -> bool:
+        """That has ended. Whether it was all; what was not, `carry_out` is asked for."""
 
     @abstractmethod
     def carry_out(self, work: Work) -> None:
@@ -235,7 +243,19 @@ class Flusher(ABC):
 
     async def _write_off_the_loop(self, work: Work) -> None:
         disk = self._disk
-        disk.begin(partial(self.carry_out, work))
+        done = False
+        if self.append(work):
+            await self._wait_disk(work)
+            done = disk.error is not None or self.appended(work)
+        if not done:
+            disk.begin(partial(self.carry_out, work))
+            await self._wait_disk(work)
+        if disk.error is not None and not isinstance(disk.error, NoRoomError):
+            reason = getattr(disk.error, "strerror", None) or str(disk.error)
+            self._fail(work, StoreError(f"{self.directory}: {reason}: the store has failed"))
+
+    async def _wait_disk(self, work: Work) -> None:
+        disk = self._disk
         finished = False
         while not finished:
             await trio.lowlevel.wait_readable(disk.descriptor)
@@ -244,9 +264,6 @@ class Flusher(ABC):
             if work.in_file and work.written:  # those who asked for no more have waited long enough
                 self._report(work.written, {})
                 work.written = []
-        if disk.error is not None and not isinstance(disk.error, NoRoomError):
-            reason = getattr(disk.error, "strerror", None) or str(disk.error)
-            self._fail(work, StoreError(f"{self.directory}: {reason}: the store has failed"))
 
     def _take(self) -> Work:
         self.bring_in()

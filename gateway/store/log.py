@@ -19,6 +19,7 @@ from gateway.errors import GatewayError, StoreError, StoreLockedError
 from gateway.store import record as records
 from gateway.store import recovery
 from gateway.store.checkpoint import Checkpoint, Kept
+from gateway.store.disk import Disk
 from gateway.store.files import Files
 from gateway.store.flusher import Flusher
 from gateway.store.merge import Merge
@@ -37,7 +38,7 @@ class Log(Flusher):
     """The segments of one directory. `open`, `start`, then `run` as a task; `close` at the end."""
 
     def __init__(self, settings: StoreSettings, files: Files | None = None) -> None:
-        super().__init__(settings)
+        super().__init__(settings, Disk(uring=settings.io_uring and files is None))
         self.files = files or Files()
         self.epoch = ""
         self.segments: list[Segment] = []
@@ -282,6 +283,16 @@ class Log(Flusher):
         return merge.adopted
 
     # ------------------------------------------------------------------------------------- what the flusher asks
+
+    def append(self, work: Work) -> bool:
+        if self._disk.appends:
+            bytes_alone = self.writer.bytes_alone(work)
+            return bytes_alone is not None and self._disk.append(*bytes_alone)
+        return False
+
+    def appended(self, work: Work) -> bool:
+        self.writer.appended(work, self._disk.appended)
+        return not work.chunks
 
     def carry_out(self, work: Work) -> None:
         self.writer.carry_out(work)

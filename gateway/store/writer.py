@@ -49,6 +49,7 @@ class Work:
 
     chunks: list[tuple[Segment, list[bytes]]] = attrs.field(factory=list)  # those that are not written as yet
     created: bool = False  # a file, whose name is to be synced
+    unsure: bool = False  # an append has ended early: there may be more in the file than is known to be
     size: int = 0
     records: int = 0
     entries: list[object] = attrs.field(factory=list)  # reported once synced
@@ -110,6 +111,9 @@ class Writer:
             if segment.file < 0:
                 segment.file = self._with_room(partial(self._create, segment))
                 work.created = True
+            if work.unsure:
+                files.truncate(segment.file, segment.written)
+                work.unsure = False
             self._with_room(partial(self._write, segment, b"".join(parts)))
             before = segment
             del work.chunks[0]
@@ -124,6 +128,28 @@ class Writer:
             self._put_in_place(work.adopted.segment)
         if work.seal or work.checkpoint or work.spare_wanted:
             self._keep_house(work)
+
+    def bytes_alone(self, work: Work) -> tuple[int, bytes] | None:
+        """An open file and the bytes for it, of a turn that is nothing else; None of any other."""
+        if len(work.chunks) != 1 or work.written or work.created or work.adopted:
+            return None
+        if work.seal or work.checkpoint or work.spare_wanted:
+            return None
+        segment, parts = work.chunks[0]
+        if segment.file < 0:
+            return None
+        data = b"".join(parts)
+        work.chunks[0] = (segment, [data])
+        return segment.file, data
+
+    def appended(self, work: Work, size: int) -> None:
+        """So many bytes of those are on the disk; the rest is for `carry_out`."""
+        segment, (data,) = work.chunks[0]
+        segment.written += size
+        work.chunks[0] = (segment, [data[size:]])
+        work.unsure = size < len(data)
+        if not work.unsure:
+            del work.chunks[0]
 
     def _write(self, segment: Segment, data: bytes) -> None:
         """Put `data` behind what the segment's file holds: all of it, or nothing where there is no room."""

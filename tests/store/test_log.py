@@ -15,6 +15,7 @@ from gateway.config import Store
 from gateway.errors import GatewayError, StoreError, StoreLockedError
 from gateway.model import Durability
 from gateway.store import flusher
+from gateway.store.disk import Disk
 from gateway.store.log import Log
 from gateway.store.record import Kind
 from gateway.store.recovery import Recovered, segment_name
@@ -27,7 +28,7 @@ FIRST, SECOND = segment_name(1), segment_name(2)
 class Opened:
     """A log over a watched disk in `directory`, and what was told at its opening."""
 
-    def __init__(self, directory: Path, **settings: int) -> None:
+    def __init__(self, directory: Path, **settings: Any) -> None:
         self.disk = FaultyFiles()
         self.log = Log(Store(directory=str(directory), **settings), self.disk)
         self.told = Told()
@@ -819,3 +820,89 @@ async def test_a_checkpoint_that_the_disk_has_no_room_for_is_put_off(open_log: O
     await opened.log.flush()
     opened.close()
     assert recovered(tmp_path / "store")[1].positions == []
+
+
+# ----------------------------------------------------------------------------------- appends of the kernel (io_uring)
+
+
+async def published(log: Log, *bodies: bytes) -> None:
+    """Append them, and wait until they are on the disk."""
+    log.begin(NOW_MS)
+    log.messages(bodies, log.route("trade.paid", (1,)))
+    with trio.fail_after(5):
+        await log.sync()
+
+
+@pytest.mark.parametrize("uring", [True, False])
+async def test_what_the_kernel_appends_is_what_the_thread_would_have(
+    tmp_path: Path, nursery: trio.Nursery, uring: bool
+) -> None:
+    log = Log(Store(directory=str(tmp_path / "store"), io_uring=uring))
+    log.open(Told(), NOW_MS)
+    log.start()
+    nursery.start_soon(log.run)
+    for number in range(20):
+        await published(log, *(b'{"n":%d}' % number for _ in range(number + 1)))
+    assert log.durable_end == 211
+    nursery.cancel_scope.cancel()
+    log.close()
+    told = Told()
+    again = Log(Store(directory=str(tmp_path / "store")))
+    assert again.open(told, NOW_MS).cut_bytes == 0
+    assert again.end == 211
+    again.close()
+
+
+@pytest.mark.parametrize(("taken", "told"), [(0, 0), (1, 1), (30, 30), (30, 0), (1000, 0)])
+async def test_what_the_kernel_left_of_an_append_is_written_by_the_thread(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, taken: int, told: int
+) -> None:
+    log = Log(Store(directory=str(tmp_path / "store")))
+    log.open(Told(), NOW_MS)
+    log.start()
+    nursery.start_soon(log.run)
+    await published(log, b'{"n":1}')
+
+    def append(file: int, data: bytes) -> bool:
+        """As a disk that is full has it, behind so many bytes; it may have taken more than it says."""
+        os.write(file, data[:taken])
+        log._disk.error, log._disk.appended = None, told
+        os.eventfd_write(log._disk.descriptor, 1)
+        return True
+
+    monkeypatch.setattr(Disk, "appends", True)
+    monkeypatch.setattr(log._disk, "append", append)
+    await published(log, b'{"n":2}')
+    size = log.active.size
+    assert (log.active.written, log.active.path.stat().st_size, log.durable_end) == (size, size, 3)
+    nursery.cancel_scope.cancel()
+    log.close()
+    again = Log(Store(directory=str(tmp_path / "store")))
+    assert again.open(Told(), NOW_MS).cut_bytes == 0
+    assert again.end == 3
+    again.close()
+
+
+async def test_an_append_that_fails_ends_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Log(Store(directory=str(tmp_path / "store")))
+    log.open(Told(), NOW_MS)
+    log.start()
+
+    async def run() -> None:
+        with pytest.raises(StoreError, match="Input/output error: the store has failed"):
+            await log.run()
+
+    def append(_file: int, _data: bytes) -> bool:
+        log._disk.error, log._disk.appended = OSError(errno.EIO, os.strerror(errno.EIO)), 0
+        os.eventfd_write(log._disk.descriptor, 1)
+        return True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await published(log, b'{"n":1}')
+        monkeypatch.setattr(Disk, "appends", True)
+        monkeypatch.setattr(log._disk, "append", append)
+        with pytest.raises(StoreError):
+            await published(log, b'{"n":2}')
+    assert log.durable_end == 2
+    log.close()
