@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 
 from gateway.store.segment import Segment
@@ -16,7 +15,7 @@ def position_at(segments: Sequence[Segment], limit: int, time_ms: int) -> int:
     for segment in segments:
         if segment.last_ms >= time_ms:
             index = segment.index
-            record = bisect_left(index.times, time_ms)
+            record = index.record_since(time_ms)
             if record < len(index.times):
                 return min(index.position(index.firsts[record]), limit)
     return limit

@@ -6,6 +6,10 @@
     12      4     length   of the directory
     16      ...   the directory, JSON; then, each at a multiple of 8, the columns that it names (index.TYPECODES)
 
+Since format 3 they are no wider than they have to be: times as u32 from `times_from` on, where one upper half is that
+of all; route_of as the smallest of u8, u16, u32; and no firsts where every record holds one message. That is 11 of the
+40 bytes of a message that was published alone. Format 2 has none of it, and is read as it is.
+
 A hint file is a cache. It is believed where its CRC is right and it names the segment file that it lies beside: by
 epoch, number, uid and size. Anything else is rebuilt from the segment, to the same bytes.
 """
@@ -29,9 +33,12 @@ from gateway.store.index import SORTED, TYPECODES, Index
 from gateway.store.segment import Segment
 
 MAGIC: Final = b"PUSHHINT"
-FORMAT: Final = 2
+FORMAT: Final = 3
+_WIDE: Final = 2  # a format whose columns all are as wide as in memory
+_READ: Final = (_WIDE, FORMAT)
 _FRONT: Final = struct.Struct("<8sII")
-_SIZES: Final = {"I": 4, "Q": 8, "B": 1}
+_SIZES: Final = {"I": 4, "Q": 8, "B": 1, "H": 2}
+_HALF: Final = struct.Struct("<I")
 
 
 class Column(NamedTuple):
@@ -64,6 +71,8 @@ class Directory(msgspec.Struct):
     columns: dict[str, Column]
     queues: list[tuple[int, Column]]
     """Subscription number, and where its pairs lo, hi stand."""
+    times_from: int = 0
+    """What is to be added to each of the times, in milliseconds."""
 
 
 _decode: Final = msgspec.json.Decoder(Directory).decode
@@ -88,8 +97,8 @@ def write(files: Files, segment: Segment, index: Index, epoch: str, end: int) ->
     files.replace(temporary, path)
 
 
-def encode(segment: Segment, index: Index, epoch: str, end: int) -> bytes:
-    """The bytes of the hint file."""
+def encode(segment: Segment, index: Index, epoch: str, end: int, form: int = FORMAT) -> bytes:
+    """The bytes of the hint file. `form`: the format; an older one is only written to be compared with."""
     blobs: list[bytes] = []
     at = 0
 
@@ -102,12 +111,14 @@ def encode(segment: Segment, index: Index, epoch: str, end: int) -> bytes:
         at += len(blob)
         return column
 
-    columns = {name: place(TYPECODES[name], values) for name, values in _columns(index) if len(values)}
+    named = _columns(index)
+    times_from = 0 if form == _WIDE else _narrow(named, len(index.routes))
+    columns = {name: place(typecode, values) for name, (typecode, values) in named.items() if len(values)}
     if len(index.digests):
         columns["digests"] = place("B", index.digests)
     queues = [(number, place("I", queue)) for number, queue in sorted(index.queues.items())]
     directory = Directory(
-        FORMAT,
+        form,
         __version__,
         epoch,
         segment.number,
@@ -125,6 +136,7 @@ def encode(segment: Segment, index: Index, epoch: str, end: int) -> bytes:
         index.routes,
         columns,
         queues,
+        times_from,
     )
     front = msgspec.json.encode(directory)
     front += b" " * (-(_FRONT.size + len(front)) % 8)
@@ -132,7 +144,27 @@ def encode(segment: Segment, index: Index, epoch: str, end: int) -> bytes:
     return MAGIC + struct.pack("<I", crc32c(rest)) + rest
 
 
-def _columns(index: Index) -> list[tuple[str, Sequence[int]]]:
+def _parts_of(values: Sequence[int], typecode: str) -> array[int]:
+    """The bytes of a column as so many more smaller numbers, the lowest part of each first: no object for each."""
+    return array(typecode, memoryview(values).tobytes())  # type: ignore[arg-type]
+
+
+def _narrow(named: dict[str, tuple[str, Sequence[int]]], routes: int) -> int:
+    """Make columns as narrow as they may be; what is to be added to each of the times. `routes`: how many there are."""
+    if len(named["firsts"][1]) == len(named["starts"][1]):  # records of one message: they are 0, 1, 2, ...
+        del named["firsts"]
+    typecode = next(code for code in "BHI" if routes < 1 << 8 * _SIZES[code])
+    named["route_of"] = typecode, _parts_of(named["route_of"][1], typecode)[:: 4 // _SIZES[typecode]]
+    halves = _parts_of(named["times"][1], "I")
+    lower, upper = halves[::2], halves[1::2]
+    if not upper or upper.tobytes() != _HALF.pack(upper[0]) * len(upper):
+        return 0
+    named["times"] = "I", lower
+    return upper[0] << 32
+
+
+def _columns(index: Index) -> dict[str, tuple[str, Sequence[int]]]:
+    """By name: the typecode, and the values."""
     named: list[tuple[str, Sequence[int]]] = []
     for name in TYPECODES:
         if name in SORTED:
@@ -148,7 +180,7 @@ def _columns(index: Index) -> list[tuple[str, Sequence[int]]]:
         timed = sorted(due << 32 | at for due, at in zip(index.due_ms, index.timed_at, strict=True) if due)
         named.append(("due_sorted", array("Q", [key >> 32 for key in timed])))
         named.append(("due_sorted_at", array("I", [key & 0xFFFFFFFF for key in timed])))
-    return named
+    return {name: (TYPECODES[name], values) for name, values in named}
 
 
 def read(files: Files, path: Path) -> Directory | str:
@@ -169,7 +201,7 @@ def read(files: Files, path: Path) -> Directory | str:
     if crc32c(data[12:]) != crc:
         return "its CRC does not match"
     document: dict[str, Any] = orjson.loads(data[_FRONT.size : _FRONT.size + length])
-    if document["format"] != FORMAT:
+    if document["format"] not in _READ:
         return f"it has format {document['format']}, written by version {document['version']}"
     return _decode(data[_FRONT.size : _FRONT.size + length])
 
@@ -212,6 +244,9 @@ def index_of(data: mmap) -> Index:
     index = Index(directory.base)
     for name, place in directory.columns.items():
         setattr(index, name, column(place))
+    if "firsts" not in directory.columns:
+        index.firsts = range(directory.count)
+    index.times_from = directory.times_from
     index.queues = {number: column(place) for number, place in directory.queues}
     index.routes = directory.routes
     return index

@@ -88,6 +88,7 @@ class Index:
         "steps",
         "timed_at",
         "times",
+        "times_from",
     )
 
     def __init__(self, base: int) -> None:
@@ -98,6 +99,7 @@ class Index:
         self.offsets: Sequence[int] = array("I")
         self.ends: Sequence[int] = array("I")
         self.times: Sequence[int] = array("Q")
+        self.times_from = 0  # of a mapped index whose times are u32: what is to be added to each
         self.route_at: Sequence[int] = array("I")
         self.route_of: Sequence[int] = array("I")
         self.timed_at: Sequence[int] = array("I")
@@ -190,7 +192,11 @@ class Index:
 
     def time_ms(self, ordinal: int) -> int:
         """When the message was appended."""
-        return self.times[self.record_of(ordinal)]
+        return self.times_from + self.times[self.record_of(ordinal)]
+
+    def record_since(self, time_ms: int) -> int:
+        """The first record that was appended at `time_ms` or later; their number where there is none."""
+        return bisect_left(self.times, time_ms - self.times_from)
 
     def route(self, ordinal: int) -> tuple[str, tuple[int, ...]]:
         """The topic of the message, and the numbers of the subscriptions it was routed to."""

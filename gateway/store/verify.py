@@ -183,9 +183,9 @@ class _Verification:
             self.verdict.notes.append(f"{path}: is missing; the next start makes it")
             return
         problem = found if isinstance(found, str) else hint.mismatch(found, header.epoch, segment)
-        if problem is None:
+        if problem is None and isinstance(found, hint.Directory):
             said = path.read_bytes()
-            expected = hint.encode(segment, segment.growing, header.epoch, rebuilder.end)
+            expected = hint.encode(segment, segment.growing, header.epoch, rebuilder.end, found.format)
             problem = None if hint.is_same(said, expected) else "it does not say what the segment says"
         if problem is None:
             self.verdict.hints += 1

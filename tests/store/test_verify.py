@@ -102,6 +102,17 @@ def test_a_hint_file_of_another_version_says_the_same(tmp_path: Path, monkeypatc
     assert verified(tmp_path).lost == []
 
 
+def test_a_hint_file_of_an_earlier_format_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode = hint.encode
+    monkeypatch.setattr(hint, "encode", lambda segment, index, epoch, end: encode(segment, index, epoch, end, 2))
+    sound_store(tmp_path)
+    monkeypatch.undo()
+    assert b'"format":2' in (tmp_path / "0000000001.hint").read_bytes()
+    verdict = verified(tmp_path)
+    assert (verdict.lost, verdict.hints) == ([], 2)
+    assert recovered(tmp_path)[0].rebuilt == [], "it is read as it is"
+
+
 def test_a_damaged_hint_file_is_named_and_a_missing_one_is_only_said(tmp_path: Path) -> None:
     sound_store(tmp_path)
     flip(tmp_path / "0000000001.hint", 200)
