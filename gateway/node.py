@@ -118,7 +118,7 @@ class Node:
         self.flow_control = FlowControl(engine, config.flow, config.deliver.frame_bytes_max, self.clock)
         self.watchdog = Watchdog()
         self.watchdog.every_tick(lambda _now: self.clock.steer())
-        self.longpoll = LongPoll(engine, self.settle.ring, config.pull, self.clock)
+        self.longpoll = LongPoll(engine, self.settle.ring, config.pull, self.clock, self.deliver.at_once)
 
         # what comes in by itself
         self.watch = Watch(build(config), lambda name: Intake(self.admit.submit, name).publish)

@@ -475,9 +475,11 @@ class Subscription:
         lease.consumer.expired += len(lease.slice)
         self.give_back(lease.slice, now, 0, "lease", "")
 
-    def attach(self, consumer: Consumer) -> None:
+    def attach(self, consumer: Consumer, *, waits: bool = True) -> None:
+        """Where it does not `wait` it may `take`, and stands among the takers only once it is told to `update`."""
         self.consumers[consumer] = None
-        consumer.update()
+        if waits:
+            consumer.update()
 
     def detach(self, consumer: Consumer, now: int) -> None:
         """It left: everything it holds goes back at once, or, where that is much, in the next steps of the clock."""

@@ -99,9 +99,16 @@ class LongPoll:
     """All pulls of a node."""
 
     def __init__(
-        self, engine: Engine, settle_ring: Ring[Settlement], settings: PullSettings, clock: Callable[[], int]
+        self,
+        engine: Engine,
+        settle_ring: Ring[Settlement],
+        settings: PullSettings,
+        clock: Callable[[], int],
+        deliver: Callable[[Consumer], None],
     ) -> None:
+        """`deliver` hands a new consumer what is there for it, if anything is (`flow.deliver.Deliver.at_once`)."""
         self._engine = engine
+        self._deliver = deliver
         self._ring = settle_ring
         self._settings = settings
         self._clock = clock
@@ -179,14 +186,21 @@ class LongPoll:
             label=f"pull {connection.remote}",
             on_deleted=lambda: self._deleted(waiting, name),
             once=True,
+            waits=False,
         )
         waiting.consumer.on_released = lambda _consumer: self._released(waiting)
+        self._deliver(waiting.consumer)
+        if not waiting.answered:
+            self._go_on_waiting(waiting, wait_ms)
+
+    def _go_on_waiting(self, waiting: _Waiting, wait_ms: int) -> None:
+        connection, expires_ms = waiting.connection, waiting.principal.expires_ms
         connection.rest()
         self._some_wait.set()
         connection.on_abandoned[waiting] = lambda: self._abandon(waiting)
         deadline_ms = self._clock() + max(TICK_MS, wait_ms)  # at least one turn of the deliver stage
-        if principal.expires_ms is not None:
-            deadline_ms = min(deadline_ms, principal.expires_ms)
+        if expires_ms is not None:
+            deadline_ms = min(deadline_ms, expires_ms)
         self._wheel.add(waiting, deadline_ms)
 
     def consumer(self, lease: str) -> Consumer | None:
@@ -199,14 +213,19 @@ class LongPoll:
         self._wheel.discard(waiting)
         waiting.answered = True
         self._leases[waiting.lease] = waiting.consumer
+        connection, is_sent = waiting.connection, False
         response = Response(200, parts=waiting.encode(waiting.lease, delivery))
 
         def sent() -> None:
-            waiting.connection.on_abandoned.pop(waiting, None)
+            nonlocal is_sent
+            is_sent = True
+            connection.on_abandoned.pop(waiting, None)
             self._engine.handed(delivery, self._clock())
 
         response.sent = sent
-        waiting.connection.respond(response)
+        connection.respond(response)
+        if not is_sent:
+            connection.on_abandoned[waiting] = lambda: self._abandon(waiting)
 
     def _give_up(self, waiting: _Waiting) -> None:
         """Nothing came in time: an empty list. Something that is being read from the disk is still waited for."""

@@ -189,10 +189,12 @@ class Engine(Protocol):
         once: bool = False,
         size_max: int | None = None,
         on_deleted: Callable[[], None],
+        waits: bool = True,
     ) -> Consumer:
         """A new consumer of `name`, at most `window` messages in flight, `size_max` bytes a delivery.
 
-        `once`: it takes one delivery only. `on_deleted` is called when the subscription is deleted.
+        `once`: it takes one delivery only. `on_deleted` is called when the subscription is deleted. Where it does not
+        `wait`, `take_for` is to be called behind it, and makes it wait if it must.
         """
 
     def detach(self, consumer: Consumer, now: int) -> None:
@@ -215,6 +217,12 @@ class Engine(Protocol):
         """The next delivery that is due, and who gets it. `delivery.bodies` may still have to be read: see `load`.
 
         None: nothing for now. There may be more to look at all the same; `wait_ready` returns at once then.
+        """
+
+    def take_for(self, consumer: Consumer, now: int) -> Delivery | None:
+        """What is there for a consumer that has just been attached; as `take`, but no turn is waited for.
+
+        None: nothing, or others come before it; from now on it waits as all do.
         """
 
     def is_loaded(self, delivery: Delivery) -> bool: ...

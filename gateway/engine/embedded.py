@@ -358,14 +358,16 @@ class EmbeddedEngine:
         on_deleted: Callable[[], None],
         once: bool = False,
         size_max: int | None = None,
+        waits: bool = True,
     ) -> Consumer:
         subscription = self._catalogue.known(name)
         cap = subscription.settings.window_max
         size = min(size_max or self.config.deliver.frame_bytes_max, self.config.deliver.frame_bytes_max)
         consumer = Consumer(subscription, min(window or cap, cap), size, send, label, once=once)
-        subscription.attach(consumer)
         self._on_deleted[consumer] = on_deleted
-        self._turns.mark(subscription)
+        subscription.attach(consumer, waits=waits)
+        if waits:
+            self._turns.mark(subscription)
         return consumer
 
     def detach(self, consumer: Consumer, now: int) -> None:
@@ -400,31 +402,45 @@ class EmbeddedEngine:
         await self._turns.wait()
 
     def take(self, now: int) -> tuple[Consumer, Delivery] | None:
-        deliver = self.config.deliver
         while (subscription := self._turns.take()) is not None:
             consumer = subscription.choose()
             if consumer is None:
                 continue
-            front = subscription.front
-            leases = subscription.take(
-                consumer,
-                self._log.segments,
-                self._log.durable_end,
-                deliver.frame_messages_max,
-                min(consumer.size_max, consumer.window_bytes - consumer.in_flight_bytes),
-                now,
-            )
-            moved = bool(leases or subscription.news) or subscription.front != front or subscription.searching
-            if moved:
-                self._turns.mark(subscription)  # perhaps more; behind the others, so that all get their turn
-            self._write_news(subscription, now)
-            if leases:
-                if consumer.once:
-                    consumer.block()
-                return consumer, self._deliveries.make(subscription, leases)
+            delivery, moved = self._take(subscription, consumer, now)
+            if delivery is not None:
+                return consumer, delivery
             if moved:
                 return None  # much was looked at and nothing due: others run before it goes on
         return None
+
+    def take_for(self, consumer: Consumer, now: int) -> Delivery | None:
+        subscription = consumer.subscription
+        delivery = None
+        if not self._turns and not subscription.held_up:
+            delivery, _ = self._take(subscription, consumer, now)
+        if delivery is None:
+            consumer.update()
+            self._turns.mark(subscription)
+        return delivery
+
+    def _take(self, subscription: Subscription, consumer: Consumer, now: int) -> tuple[Delivery | None, bool]:
+        """What is due to `consumer`, if anything is; and whether the subscription has come further."""
+        front = subscription.front
+        leases = subscription.take(
+            consumer,
+            self._log.segments,
+            self._log.durable_end,
+            self.config.deliver.frame_messages_max,
+            min(consumer.size_max, consumer.window_bytes - consumer.in_flight_bytes),
+            now,
+        )
+        if leases and consumer.once:
+            consumer.block()
+        moved = bool(leases or subscription.news) or subscription.front != front or subscription.searching
+        if moved:
+            self._turns.mark(subscription)  # perhaps more; behind the others, so that all get their turn
+        self._write_news(subscription, now)
+        return self._deliveries.make(subscription, leases) if leases else None, moved
 
     def is_loaded(self, delivery: Delivery) -> bool:
         return self._deliveries.is_loaded(delivery)

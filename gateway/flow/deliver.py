@@ -40,28 +40,42 @@ class Deliver:
         self.statistics = DeliverStatistics()
         self._engine = engine
         self._clock = clock
+        self._nursery: trio.Nursery | None = None  # of what is being read
 
     async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
+        async with trio.open_nursery() as self._nursery:
             while True:
                 await self._engine.wait_ready()
                 began = perf_counter()
-                self._turn(nursery, began + _TURN_S)
+                self._turn(began + _TURN_S)
                 self.statistics.busy_seconds += perf_counter() - began
 
-    def _turn(self, nursery: trio.Nursery, until_s: float) -> None:
+    def _turn(self, until_s: float) -> None:
         now = self._clock()
         for _ in range(_TURN):
             taken = self._engine.take(now)
             if taken is None:
                 return
             consumer, delivery = taken
-            if self._engine.is_loaded(delivery):
-                self._hand(consumer, delivery, now)
-            else:
-                nursery.start_soon(self._load, consumer, delivery)
+            self._pass_on(consumer, delivery, now)
             if perf_counter() > until_s:
                 return
+
+    def at_once(self, consumer: Consumer) -> None:
+        """Hand a consumer that has come without waiting what is there for it; this stage's task is not woken for it."""
+        began = perf_counter()
+        now = self._clock()
+        delivery = self._engine.take_for(consumer, now)
+        if delivery is not None:
+            self._pass_on(consumer, delivery, now)
+        self.statistics.busy_seconds += perf_counter() - began
+
+    def _pass_on(self, consumer: Consumer, delivery: Delivery, now: int) -> None:
+        if self._engine.is_loaded(delivery):
+            self._hand(consumer, delivery, now)
+        else:
+            assert self._nursery is not None  # whoever has taken something has seen this stage run
+            self._nursery.start_soon(self._load, consumer, delivery)
 
     async def _load(self, consumer: Consumer, delivery: Delivery) -> None:
         self.statistics.cold_frames += 1

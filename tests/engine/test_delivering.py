@@ -77,6 +77,25 @@ async def test_subscriptions_take_turns_frame_by_frame(tmp_path: Path) -> None:
         assert {name: len(client.deliveries) for name, client in clients.items()} == {"busy": 2, "quiet": 2}
 
 
+async def test_who_comes_without_waiting_takes_what_nobody_waits_for(tmp_path: Path) -> None:
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe()
+        await gateway.subscribe("other", "other.>")
+        await gateway.publish_many(3)
+        await gateway.publish_many(1, "other.x")
+        pulls = [gateway.attach(window=2, once=True, waits=False) for _ in range(3)]
+        found = [gateway.engine.take_for(pulls[0].consumer, gateway.now)]
+        gateway.attach("other")  # has its turn now, and nobody comes before it
+        found.append(gateway.engine.take_for(pulls[1].consumer, gateway.now))
+        await gateway.deliver()
+        found.append(gateway.engine.take_for(pulls[2].consumer, gateway.now))
+        assert [delivery and delivery.count for delivery in found] == [2, None, None]
+        assert [pull.received for pull in pulls] == [[], [3], []]
+        await gateway.publish_many(1)
+        await gateway.deliver()
+        assert pulls[2].received == [5]  # it has waited
+
+
 async def test_consumers_of_one_subscription_share_what_there_is(tmp_path: Path) -> None:
     async with driven(tmp_path, deliver_frame_messages_max=10) as gateway:
         await gateway.subscribe()

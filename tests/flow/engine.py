@@ -106,6 +106,9 @@ class ScriptedEngine:
     def take(self, now: int) -> tuple[Consumer, Delivery] | None:
         return self.due.pop(0) if self.due else None
 
+    def take_for(self, consumer: Consumer, now: int) -> Delivery | None:
+        return self.due.pop(0)[1] if self.due else None
+
     def is_loaded(self, delivery: Delivery) -> bool:
         return delivery not in self.cold
 

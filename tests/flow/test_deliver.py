@@ -69,6 +69,27 @@ async def test_what_must_be_read_first_holds_up_nothing_else(nursery: trio.Nurse
     assert (deliver.statistics.cold_frames, deliver.statistics.messages) == (1, 8)
 
 
+async def test_who_has_just_come_is_handed_what_is_there_and_the_stage_sleeps_on(nursery: trio.Nursery) -> None:
+    engine = ScriptedEngine()
+    deliver = Deliver(engine.as_engine, lambda: 0)
+    nursery.start_soon(deliver.run)
+    await trio.testing.wait_all_tasks_blocked()
+    deliver.at_once(NOBODY)
+    assert engine.sent == []
+    warm, cold = delivery("warm", 3), delivery("cold", 2)
+    engine.cold = {cold}
+    engine.loads = {cold: trio.Event()}
+    engine.due = [(NOBODY, warm), (NOBODY, cold)]
+    deliver.at_once(NOBODY)
+    assert engine.sent == [warm]
+    deliver.at_once(NOBODY)
+    assert engine.sent == [warm]
+    engine.loads[cold].set()
+    await trio.testing.wait_all_tasks_blocked()
+    assert engine.sent == [warm, cold]
+    assert (deliver.statistics.frames, deliver.statistics.messages, deliver.statistics.cold_frames) == (2, 5, 1)
+
+
 @pytest.fixture
 async def gated(start_node: StartNode, monkeypatch: pytest.MonkeyPatch) -> tuple[Node, trio.Event]:
     """A node that keeps few bodies in memory, and whose disk is read only once the event is set."""
