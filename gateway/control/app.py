@@ -7,6 +7,7 @@ error object of protocol.md §2: GatewayError here, anything else in `edge.http`
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import groupby
 
 from starlette.applications import Starlette
@@ -28,6 +29,7 @@ from gateway.control.subscriptions import SubscriptionCalls
 from gateway.edge.guard import Guard, check_known
 from gateway.edge.http import HttpConnection
 from gateway.errors import GatewayError, StoreError
+from gateway.flow.ring import Wait
 from gateway.wire import http as wire
 from gateway.wire.request import Request as HttpRequest
 
@@ -54,14 +56,14 @@ class ControlPlane:
 
         self._guard = guard
 
-    async def handle(self, request: HttpRequest, connection: HttpConnection) -> None:
+    def handle(self, request: HttpRequest, connection: HttpConnection) -> Wait | None:
         if (answer := self._guard.look_only(request, connection.remote)) is not None:
             connection.respond(answer)
-            return
+            return None
         if request.method == "OPTIONS" and request.target == b"*":
             connection.respond(wire.Response(204, b"", [(b"allow", b"GET, HEAD, OPTIONS, POST, PUT, DELETE")]))
-            return
-        await asgi.answer(self.app, request, connection)
+            return None
+        return partial(asgi.answer, self.app, request, connection)
 
 
 class Resource:

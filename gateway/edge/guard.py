@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import partial
 from typing import Final, cast
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,7 +18,8 @@ from gateway.auth.access import Access
 from gateway.auth.audit import Audit
 from gateway.config import Auth, is_loopback, parse_address
 from gateway.errors import GatewayError
-from gateway.principal import NOBODY, Principal
+from gateway.flow.ring import Wait
+from gateway.principal import NOBODY
 from gateway.wire.http import Response
 from gateway.wire.request import Request
 
@@ -51,10 +53,32 @@ class Guard:
 
         Raises GatewayError where it is refused, and writes that to the audit log.
         """
+        wait = self.admit_now(request, remote)
+        if wait is not None:
+            await wait()
+
+    def admit_now(self, request: Request, remote: str) -> Wait | None:
+        """The same; what is left of it, where credentials are seen for the first time."""
         try:
-            token = self._look_again(request)
-            if self.access.required:
-                request.principal = NOBODY if token is None else await self._authenticate(token, remote)
+            authorization = self._look_again(request)
+            if not self.access.required:
+                return None
+            if authorization is None:
+                request.principal = NOBODY
+                return None
+            token = _token(authorization)
+            known = self.access.known(token)
+            if known is None:
+                return partial(self._authenticate, request, token, remote)
+            request.principal = known
+        except GatewayError as error:
+            self.refuse(request, error, remote)
+            raise
+        return None
+
+    async def _authenticate(self, request: Request, token: str, remote: str) -> None:
+        try:
+            request.principal = await self.access.authenticate(token, remote)
         except GatewayError as error:
             self.refuse(request, error, remote)
             raise
@@ -128,12 +152,6 @@ class Guard:
             "permission_denied", "pages of this origin may not use the gateway; name the origin in auth.origins"
         )
 
-    async def _authenticate(self, authorization: bytes, remote: str) -> Principal:
-        if authorization[: len(_BEARER)].lower() != _BEARER:
-            raise GatewayError("invalid_token", "Authorization: write Bearer and the token; nothing else is taken")
-        token = authorization[len(_BEARER) :].strip().decode("latin-1")
-        return self.access.known(token) or await self.access.authenticate(token, remote)
-
     def preflight(self, request: Request) -> Response | None:
         """The answer to a browser that asks before it sends (Fetch standard, CORS preflight); None where it is none."""
         if request.method != "OPTIONS" or request.origin is None or request.header(_PREFLIGHT) is None:
@@ -148,6 +166,12 @@ class Guard:
                 (b"access-control-max-age", b"%d" % _PREFLIGHT_MAX_AGE_S),
             ],
         )
+
+
+def _token(authorization: bytes) -> str:
+    if authorization[: len(_BEARER)].lower() != _BEARER:
+        raise GatewayError("invalid_token", "Authorization: write Bearer and the token; nothing else is taken")
+    return authorization[len(_BEARER) :].strip().decode("latin-1")
 
 
 def check_known(request: Request) -> None:

@@ -1,13 +1,15 @@
 """One HTTP/1.1 connection: requests in, responses in their order, until it ends or becomes something else.
 
-A handler may answer later and from any task (`respond` never waits): the connection's own task goes back to reading, so
-a publish costs one wake-up and not two, and a client that leaves while its pull waits is noticed at once.
+A handler may answer later and from any task (`respond` never waits): the connection goes on reading, so a client that
+leaves while its pull waits is noticed at once. What needs no waiting is carried out where it is read (edge/poller.py),
+and no task is woken for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -17,6 +19,7 @@ from gateway.config import Http as HttpSettings
 from gateway.edge.stream import OutboxStream
 from gateway.edge.watchdog import Watchdog
 from gateway.errors import GatewayError
+from gateway.flow.ring import Wait
 from gateway.wire import http as wire
 from gateway.wire.heads import Heads
 from gateway.wire.http import RequestParser, Response
@@ -27,13 +30,18 @@ _LINGER_S: Final = 2.0
 """How long a closed connection is still read, so that the answer is not lost to a reset (RFC 9112 §9.6)."""
 _UNSENT_MAX: Final = 1 << 20
 """Bytes of answers that may wait for a client before its next request is looked at."""
+_REQUESTS_AT_ONCE: Final = 16
+"""Pipelined requests carried out before others run."""
 
 
 class Handler(Protocol):
     """What stands behind a plane's connections."""
 
-    async def handle(self, request: Request, connection: HttpConnection) -> None:
-        """See to it that `connection.respond` is called once, now or later. GatewayError is answered as such."""
+    def handle(self, request: Request, connection: HttpConnection) -> Wait | None:
+        """See to it that `connection.respond` is called once, now or later. What is left to do, where it has to wait.
+
+        GatewayError is answered as such, from the waiting too.
+        """
 
 
 class Successor(Protocol):
@@ -75,6 +83,8 @@ class HttpConnection:
         self._responded: trio.Event | None = None  # made where somebody waits
         self._deadline = 0.0
         self._overdue: GatewayError | None = None
+        self._wait: Wait | None = None  # for the task
+        self._left = False  # the client sends no more, and has its answer
         self._ended = False
         self._upgraded = False  # it is another protocol's connection now
         self._upgrading: Request | None = None
@@ -105,22 +115,59 @@ class HttpConnection:
             self.stream.abort()
 
     async def _serve(self) -> None:
-        parser = self._parser
+        """What has come is carried out where it is received; this task does what has to be waited for."""
         self._deadline = self._watchdog.now + self._settings.idle_timeout_s
-        while not self._ended:
-            if self._pending is not None and (parser.requests or parser.error or parser.expects_continue):
-                await self._wait_responded()  # pipelined: one after the other
-            elif parser.requests:
+        while not self._over:
+            if self._wait is None:
+                await self.stream.attend(self._receive)
+            else:
+                wait, self._wait = self._wait, None
+                await wait()
+                self._wait = self._carry_out()
+
+    @property
+    def _over(self) -> bool:
+        return self._ended or self._left or self._upgrading is not None
+
+    def _receive(self) -> bool:
+        """Read once, and carry it out. False where the task is needed, for `_wait` or because it is over."""
+        data = self.stream.receive_now()
+        if data is None:
+            return True
+        if data:
+            self._feed(data)
+            self._wait = self._carry_out()
+        else:
+            self._wait = self._finish
+        return self._wait is None and not self._over
+
+    def _carry_out(self) -> Wait | None:
+        """All that has come in full; what to wait for before it goes on."""
+        parser = self._parser
+        for _ in range(_REQUESTS_AT_ONCE):
+            if self._pending is not None:
+                if parser.requests or parser.error or parser.expects_continue:
+                    return self._wait_responded  # pipelined: one after the other
+                return None
+            if parser.requests:
                 request = parser.requests.popleft()
                 if request.upgrade and self._upgrade is not None:
                     self._upgrading = request
-                    return
+                    return None
                 request.keep_alive = request.keep_alive and not request.upgrade  # nothing is parsed behind that
-                await self._handle(request)
+                wait = self._handle(request)
+                if wait is not None:
+                    return wait
             elif parser.error is not None:
                 self._refuse(parser.error)
-            elif not await self._receive():
-                return
+            elif parser.expects_continue:
+                parser.expects_continue = False
+                self.stream.offer(wire.CONTINUE)
+            else:
+                return None
+            if self._ended:
+                return None
+        return trio.lowlevel.checkpoint  # let others run
 
     async def _hand_over(self, upgrade: Upgrade) -> None:
         """Nothing of the request is kept by what may stand idle for days."""
@@ -141,24 +188,19 @@ class HttpConnection:
         self._parser.release()
         return successor
 
-    async def _receive(self) -> bool:
-        """Read once. False where the client has ended."""
+    async def _finish(self) -> None:
+        """The client sends no more."""
+        self._abandon()
+        self.closing = True
+        await self._wait_responded()  # perhaps only its sending half is closed
+        self._left = True
+
+    def _feed(self, data: bytes) -> None:
         parser = self._parser
-        if parser.expects_continue:
-            parser.expects_continue = False
-            self.stream.offer(wire.CONTINUE)
-        data = await self.stream.receive_some()
-        if not data:
-            self._abandon()
-            if self._pending is not None:  # perhaps only its sending half is closed
-                self.closing = True
-                await self._wait_responded()
-            return False
         was_started, was_in_body = parser.started, parser.in_body
         parser.feed(data)
         if parser.in_body != was_in_body or parser.started != was_started:
             self._set_deadline()
-        return True
 
     def _set_deadline(self) -> None:
         settings, parser = self._settings, self._parser
@@ -170,18 +212,31 @@ class HttpConnection:
             timeout = settings.idle_timeout_s
         self._deadline = self._watchdog.now + timeout
 
-    async def _handle(self, request: Request) -> None:
+    def _handle(self, request: Request) -> Wait | None:
         self._pending = request
         try:
-            await self._handler.handle(request, self)
-        except GatewayError as error:
-            self.respond(wire.error_response(error))
-        except Exception:
-            _log.exception("a request failed", method=request.method, path=request.path.decode("ascii", "replace"))
-            failure = GatewayError("internal", "the gateway failed to handle this request; its log says why")
-            self.respond(wire.error_response(failure))
+            wait = self._handler.handle(request, self)
+        except Exception as error:
+            self._fail(request, error)
+        else:
+            if wait is not None:
+                return partial(self._go_on, request, wait)
+        return self.stream.wait_drained if self.stream.unsent > _UNSENT_MAX else None
+
+    async def _go_on(self, request: Request, wait: Wait) -> None:
+        try:
+            await wait()
+        except Exception as error:
+            self._fail(request, error)
         if self.stream.unsent > _UNSENT_MAX:
             await self.stream.wait_drained()
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        if not isinstance(error, GatewayError):
+            path = request.path.decode("ascii", "replace")
+            _log.exception("a request failed", method=request.method, path=path)
+            error = GatewayError("internal", "the gateway failed to handle this request; its log says why")
+        self.respond(wire.error_response(error))
 
     # ---------------------------------------------------------------------------------------------- respond
 
@@ -222,6 +277,8 @@ class HttpConnection:
 
     async def _wait_responded(self) -> None:
         """Wait until nothing is pending, or the connection has ended."""
+        if self._pending is None:
+            return
         if self._responded is None:
             self._responded = trio.Event()
         await self._responded.wait()
@@ -272,8 +329,7 @@ class HttpConnection:
     async def wait_answered(self) -> None:
         """Wait until nothing is pending and what was answered is sent, or the connection has ended."""
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            if self._pending is not None:
-                await self._wait_responded()
+            await self._wait_responded()
             await self.stream.wait_drained()
 
     def drain(self) -> None:

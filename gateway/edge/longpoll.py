@@ -22,7 +22,7 @@ from gateway.config import Pull as PullSettings
 from gateway.edge.http import HttpConnection
 from gateway.engine.base import Engine
 from gateway.errors import GatewayError
-from gateway.flow.ring import Ring
+from gateway.flow.ring import Ring, Wait
 from gateway.kit.wheel import Wheel
 from gateway.model import POSITION_MAX, Delivery, Settle, Settlement, Verb
 from gateway.principal import ANONYMOUS, Principal
@@ -139,7 +139,7 @@ class LongPoll:
 
     # ------------------------------------------------------------------------------------------------- pull
 
-    async def pull(self, request: Request, connection: HttpConnection, name: str) -> None:
+    def pull(self, request: Request, connection: HttpConnection, name: str) -> None:
         """POST /v1/subscriptions/{name}/pull"""
         body = _decode(_decode_pull, request.body, PullBody)
         size_max = min(body.max_bytes, self._settings.bytes_max)
@@ -286,7 +286,7 @@ class LongPoll:
 
     # ----------------------------------------------------------------------------------------------- settle
 
-    async def settle(self, request: Request, connection: HttpConnection, name: str) -> None:
+    def settle(self, request: Request, connection: HttpConnection, name: str) -> Wait | None:
         """POST /v1/subscriptions/{name}/settle"""
         body = _decode(_decode_settle, request.body, SettleBody)
         self._engine.subscription_exists(name)
@@ -294,7 +294,7 @@ class LongPoll:
         if consumer is not None and consumer.subscription.name != name:
             consumer = None  # a lease of another subscription is not leased here
         settlement = Settlement(consumer, body.settles(), lambda done: _answer_settled(connection, done))
-        await self._ring.put(settlement)
+        return self._ring.offer(settlement)
 
 
 def _answer_settled(connection: HttpConnection, settlement: Settlement) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
 import attrs
@@ -18,6 +19,7 @@ from gateway.edge.tmc import PATH as TMC_PATH
 from gateway.edge.tmc import TmcEdge
 from gateway.edge.websocket import Services, Session
 from gateway.errors import GatewayError
+from gateway.flow.ring import Wait
 from gateway.model import NAME_BYTES_MAX
 from gateway.wire.http import Response, error_response
 from gateway.wire.request import Request
@@ -25,8 +27,8 @@ from gateway.wire.request import Request
 CONNECT: Final = b"/v1/connect"
 _TAKEN: Final = (b"/v1/", TMC_PATH)
 """Paths that TMC clients cannot connect to; they may use any other."""
-Handle = Callable[[Request, HttpConnection, bytes], Awaitable[None]]
-"""(request, connection, the part of the path that stands for a name)"""
+Handle = Callable[[Request, HttpConnection, bytes], Wait | None]
+"""(request, connection, the part of the path that stands for a name); what is left of it, where it has to wait."""
 
 
 @attrs.frozen
@@ -57,67 +59,77 @@ class DataPlane:
         )
         """What is taken by POST, most frequent first. Permission to publish is asked by `flow.admit`."""
 
-    async def handle(self, request: Request, connection: HttpConnection) -> None:
+    def handle(self, request: Request, connection: HttpConnection) -> Wait | None:
         known = request.notes.get(self)
-        if known is not None:
-            call, name = cast("tuple[DataCall, bytes]", known)
-            await self._guard.admit(request, connection.remote)
-            await self._make(call, request, connection, name)
-            return
-        path = request.path
-        if path == TMC_PATH and self._tmc is not None:
-            await self._call_tmc(self._tmc, request, connection)
-            return
-        await self._guard.admit(request, connection.remote)
+        if known is None and self._tmc is not None and request.path == TMC_PATH:
+            return self._call_tmc(self._tmc, request, connection)
+        wait = self._guard.admit_now(request, connection.remote)
+        if wait is not None:
+            return partial(self._once_admitted, wait, request, connection)
+        if known is None:
+            return self._find(request, connection)
+        call, name = cast("tuple[DataCall, bytes]", known)
+        return self._make(call, request, connection, name)
+
+    async def _once_admitted(self, wait: Wait, request: Request, connection: HttpConnection) -> None:
+        await wait()
+        then = self._find(request, connection)
+        if then is not None:
+            await then()
+
+    def _find(self, request: Request, connection: HttpConnection) -> Wait | None:
+        """The call that a head is seen to be for the first time."""
         if request.method == "OPTIONS" and (answer := self._guard.preflight(request)) is not None:
             connection.respond(answer)
-            return
+            return None
+        path = request.path
         for call in self.calls:
             match = call.path.fullmatch(path)
             if match is not None:
-                if request.method != "POST":
-                    _wrong_method(request, connection, b"POST, OPTIONS")
-                else:
+                if request.method == "POST":
                     request.notes[self] = call, match[1]
-                    await self._make(call, request, connection, match[1])
-                return
+                    return self._make(call, request, connection, match[1])
+                _wrong_method(request, connection, b"POST, OPTIONS")
+                return None
         if path == CONNECT:
             self._no_upgrade(request, connection)
         elif request.method == "OPTIONS" and request.target == b"*":
             connection.respond(Response(204, b"", [(b"allow", b"GET, HEAD, OPTIONS, POST")]))
         else:
             raise GatewayError("not_found", f"{path.decode('ascii', 'replace')} is not a call of the data plane")
+        return None
 
-    async def _call_tmc(self, tmc: TmcEdge, request: Request, connection: HttpConnection) -> None:
+    def _call_tmc(self, tmc: TmcEdge, request: Request, connection: HttpConnection) -> Wait | None:
         """Its calls are signed, and ask for no other credentials; where a browser's page comes from counts here too."""
         answer = self._guard.look_only(request, connection.remote)
         if answer is not None:
             connection.respond(answer)
         elif request.method == "POST":
-            await tmc.rest.handle(request, connection)
+            return partial(tmc.rest.handle, request, connection)
         else:
             _wrong_method(request, connection, b"POST, OPTIONS")
+        return None
 
-    async def _make(self, call: DataCall, request: Request, connection: HttpConnection, name: bytes) -> None:
+    def _make(self, call: DataCall, request: Request, connection: HttpConnection, name: bytes) -> Wait | None:
         try:
             check_known(request)
-            await call.handle(request, connection, name)
+            return call.handle(request, connection, name)
         except GatewayError as error:
             if error.kind.status in (401, 403):
                 self._guard.refuse(request, error, connection.remote)
             raise
 
-    async def _publish(self, request: Request, connection: HttpConnection, topic: bytes) -> None:
-        await self._publisher.publish_one(request, connection, topic)
+    def _publish(self, request: Request, connection: HttpConnection, topic: bytes) -> Wait | None:
+        return self._publisher.publish_one(request, connection, topic)
 
-    async def _publish_many(self, request: Request, connection: HttpConnection, _: bytes) -> None:
-        await self._publisher.publish_many(request, connection)
+    def _publish_many(self, request: Request, connection: HttpConnection, _: bytes) -> Wait | None:
+        return self._publisher.publish_many(request, connection)
 
-    async def _pull(self, request: Request, connection: HttpConnection, name: bytes) -> None:
-        await self._longpoll.pull(request, connection, _permitted(request, name))
+    def _pull(self, request: Request, connection: HttpConnection, name: bytes) -> None:
+        self._longpoll.pull(request, connection, _permitted(request, name))
 
-    async def _settle(self, request: Request, connection: HttpConnection, name: bytes) -> None:
-        await self._longpoll.settle(request, connection, _permitted(request, name))
+    def _settle(self, request: Request, connection: HttpConnection, name: bytes) -> Wait | None:
+        return self._longpoll.settle(request, connection, _permitted(request, name))
 
     def _no_upgrade(self, request: Request, connection: HttpConnection) -> None:
         if request.method in ("GET", "HEAD"):

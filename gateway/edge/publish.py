@@ -13,6 +13,7 @@ from gateway.config import Limits
 from gateway.edge.http import HttpConnection
 from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
+from gateway.flow.ring import Wait
 from gateway.model import Batch, Durability, Message, Stored, is_traceparent
 from gateway.wire import cloudevents, payload, push_v1
 from gateway.wire.http import Response, error_response
@@ -30,7 +31,7 @@ class Publisher:
         self._limits = limits
         self._epoch = epoch
 
-    async def publish_one(self, request: Request, connection: HttpConnection, topic: bytes) -> None:
+    def publish_one(self, request: Request, connection: HttpConnection, topic: bytes) -> Wait | None:
         """POST /v1/topics/{topic}/messages"""
         known = request.notes.get(self)
         if known is not None:  # nothing but JSON, and a head that was seen before
@@ -46,7 +47,7 @@ class Publisher:
         done = partial(_answer_one, connection, self._epoch)
         batch = Batch([message], durability, len(request.body), done, request.principal)
         batch.origin = connection.remote
-        await self._admit.submit(batch)
+        return self._admit.offer(batch)
 
     def _message(self, request: Request, topic: str) -> tuple[Message, Durability]:
         message = Message(topic=topic)
@@ -75,7 +76,7 @@ class Publisher:
             _set_payload(message, request.body, media_type)
         return message, durability
 
-    async def publish_many(self, request: Request, connection: HttpConnection) -> None:
+    def publish_many(self, request: Request, connection: HttpConnection) -> Wait | None:
         """POST /v1/messages"""
         media_type = (request.header(b"content-type") or b"application/json").decode("latin-1")
         essence = media_type.partition(";")[0].strip().lower()
@@ -88,7 +89,7 @@ class Publisher:
         batch.origin = connection.remote
         for index, error in errors.items():
             batch.answer(index, error)
-        await self._admit.submit(batch)
+        return self._admit.offer(batch)
 
 
 def _is_plain(request: Request, message: Message) -> bool:

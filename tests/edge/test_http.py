@@ -10,6 +10,7 @@ import trio.testing
 
 from gateway.config import Http
 from gateway.edge.http import HttpConnection
+from gateway.edge.poller import Poller
 from gateway.edge.stream import OutboxStream
 from gateway.edge.watchdog import Watchdog
 from gateway.node import Node
@@ -299,9 +300,11 @@ class Handler:
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.connection: HttpConnection | None = None
+        self.handled = 0
 
-    async def handle(self, request: Request, connection: HttpConnection) -> None:
+    def handle(self, request: Request, connection: HttpConnection) -> None:
         self.connection = connection
+        self.handled += 1
         if self.error:
             raise self.error
         if request.path != b"/later":
@@ -360,3 +363,32 @@ async def test_a_drained_connection_ends_with_its_next_answer() -> None:
         answer = await http.answer()
         assert (answer.body, answer.headers["connection"]) == (b"last", "close")
         assert await http.end() == b""
+
+
+async def test_many_requests_at_once_let_others_run() -> None:
+    handler = Handler()
+    async with served(handler) as http:
+        await http.send(request_bytes("GET", "/x") * 100)
+        most = before = 0
+        while handler.handled < 100:
+            await trio.lowlevel.checkpoint()
+            most, before = max(most, handler.handled - before), handler.handled
+        assert most <= 48  # two or three turns
+        assert [(await http.answer()).body for _ in range(100)] == [b"/x"] * 100
+
+
+async def test_an_answer_may_come_before_the_connection_s_task_waits_for_it() -> None:
+    handler = Handler()
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    client = RawHttp(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
+    async with trio.open_nursery() as nursery, client.stream:
+        stream = OutboxStream(ours, nursery, poller=Poller())
+        nursery.start_soon(HttpConnection(stream, "test", Http(), Watchdog(), handler).serve)
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(request_bytes("GET", "/later") + request_bytes("GET", "/x"))
+        stream.look()
+        assert handler.connection is not None
+        handler.connection.respond(Response(200, b"late"))
+        assert [(await client.answer()).body, (await client.answer()).body] == [b"late", b"/x"]
+        nursery.cancel_scope.cancel()
