@@ -38,8 +38,8 @@ async def probing(target: Target) -> AsyncIterator[Probe]:
         try:
             yield probe
         finally:
-            nursery.cancel_scope.cancel()  # first: nobody must be found waiting for what is closed
-            link.abort()
+            nursery.cancel_scope.cancel()
+    link.abort()  # now: nobody must be found waiting for what is closed
 
 
 async def _ask(link: HttpLink, probe: Probe) -> None:
