@@ -33,6 +33,7 @@ _log = structlog.get_logger("gateway.store")
 _ROOM_S: Final = 2.0  # until a turn that found no room is tried again
 _PASSES_MAX: Final = 64
 _QUIET_PASSES: Final = 2
+_GATHER_S: Final = 0.002  # passes are long where much else is done, and who has come first waits for all of them
 _FEW: Final = 8  # who gather by themselves where they are more
 _MUCH: Final = 64 * 1024  # bytes that are worth a commit of their own
 _ALONE: Final = 2  # publishers so few that none of them is worth a wait
@@ -198,13 +199,14 @@ class Flusher(ABC):
         if self._about <= _ALONE:
             return
         quiet = 0
+        until_s = trio.current_time() + _GATHER_S
         for _ in range(_PASSES_MAX):
             before = self._work.waiting + self.coming()
             if len(self._work.entries) + self.coming() >= self._about:
                 return
             await trio.lowlevel.checkpoint()
             quiet = 0 if self._work.waiting + self.coming() > before else quiet + 1
-            if quiet == _QUIET_PASSES:
+            if quiet == _QUIET_PASSES or trio.current_time() >= until_s:
                 return
 
     async def turn(self) -> None:

@@ -392,6 +392,23 @@ async def test_many_small_commits_rest_and_a_large_one_does_not(
     assert trio.current_time() == began
 
 
+async def test_publishes_are_gathered_for_a_moment_however_long_a_pass_of_the_run_loop_is(
+    open_log: Open, nursery: trio.Nursery, mock_clock: MockClock
+) -> None:
+    """Where much else is done each pass brings one more, and whoever came first would wait for all passes."""
+    opened = open_log()
+    opened.log._about = 100  # so many were about when the last commit ended
+    nursery.start_soon(opened.log.run)
+    passes = 0
+    while not opened.log._disk._thread:  # no commit has begun
+        opened.publish(b"{}")
+        opened.log.submit("a publish")
+        mock_clock.jump(0.001)
+        passes += 1
+        await trio.lowlevel.checkpoint()
+    assert passes <= 5
+
+
 async def test_acks_that_nobody_waits_for_do_not_hold_up_a_publish(open_log: Open, nursery: trio.Nursery) -> None:
     """A drain brings some in every pass of the run loop: the commit is not gathered for as long as they come."""
     opened = open_log()
