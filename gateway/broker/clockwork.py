@@ -137,7 +137,7 @@ class Clockwork:
         self._turn(now_ms // self.tick_ms)
         youngest = self._youngest_next
         due: list[Lease | Returned] = []
-        while self._ringing and len(due) < STEP:
+        while self._ringing and len(due) + len(self._ringing[-1 if youngest else 0]) <= STEP:
             due += _emptied(self._ringing.pop() if youngest else self._ringing.popleft())
         least = STEP // 4  # for each tier, however much the other has
         for keeper, piece in self.shelf.due(max(STEP - len(due), least), youngest=youngest):

@@ -30,6 +30,7 @@ from gateway.engine.catalogue import Catalogue, encode_past, subscription_record
 from gateway.engine.delivering import Deliveries, Turns, tell_released
 from gateway.engine.doomed import DoomedMessages
 from gateway.engine.gate import Gate
+from gateway.engine.giveway import GiveWay
 from gateway.engine.history import matching, sources
 from gateway.engine.keeping import is_done_with
 from gateway.engine.longfilters import LongFilters
@@ -526,11 +527,13 @@ class EmbeddedEngine:
             touched[subscription] = None
             if not subscription.release(leaving[0], now):
                 leaving.popleft()
-        touched |= self._come_due(now)
+        self._go_on(touched | self._come_due(now), now)
+        return self._clockwork.behind or self._delays.behind or bool(self._unfinished)
+
+    def _go_on(self, touched: dict[Subscription, None], now: int) -> None:
         for subscription in touched:
             self._write_news(subscription, now)
             self._turns.mark(subscription)
-        return self._clockwork.behind or self._delays.behind or bool(self._unfinished)
 
     def _come_due(self, now: int) -> dict[Subscription, None]:
         """One step of what was published with a delay; who has something of it."""
@@ -559,8 +562,11 @@ class EmbeddedEngine:
             subscription.doomed.clear()
 
     async def sweep(self, now: int) -> None:
-        while self.tick(now):  # or a time to live could be over before the delay in front of it is known to be
-            await trio.lowlevel.checkpoint()
+        give_way = GiveWay()
+        self._go_on(self._come_due(now), now)
+        while self._delays.behind:  # or a time to live could be over before the delay in front of it is known to be
+            await give_way()
+            self._go_on(self._come_due(now), now)
         with self._pinned():
             await self._sweeping.sweep(now)
 

@@ -17,6 +17,7 @@ from gateway.broker.clockwork import STEP
 from gateway.broker.subscription import Subscription
 from gateway.engine.catalogue import Catalogue
 from gateway.engine.delivering import Deliveries, Turns, tell_released
+from gateway.engine.giveway import GiveWay
 from gateway.engine.times import position_at
 from gateway.errors import GatewayError
 from gateway.model import SeekTo, Sought, Start, SubscriptionSettings, Why
@@ -71,9 +72,10 @@ class Steering:
     async def _take_back_and_go(self, subscription: Subscription, position: int) -> Sought:
         """What is out may be a million leases: they are taken back in steps, and others run between."""
         subscription.restarting = True
+        give_way = GiveWay()
         try:
             while subscription.take_back(STEP):
-                await trio.lowlevel.checkpoint()
+                await give_way()
         finally:  # what was taken back is in no hand before this
             sought = revisit.seek(subscription, position, self._log.segments)
             body = records.encode_seek(sought.position, sought.again, sought.skipped)
@@ -101,6 +103,7 @@ class Steering:
         """See `engine.base.Engine.redrive`."""
         subscription = self._catalogue.known(name)
         redriven = 0
+        give_way = GiveWay()
         while not subscription.deleted and (step := revisit.redrive(subscription, self._log.segments)) is not None:
             messages, ranges = step
             redriven += messages
@@ -109,7 +112,7 @@ class Steering:
                 self._log.control(Kind.REDRIVE, body, number=subscription.number)
                 subscription.steps.redriven(name, ranges)
             self._turns.mark(subscription)
-            await trio.lowlevel.checkpoint()
+            await give_way()
         if redriven:
             await self._log.sync()
         return redriven

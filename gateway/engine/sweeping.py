@@ -13,6 +13,7 @@ from gateway.broker.owned import is_owned
 from gateway.broker.queue import queue_of
 from gateway.broker.subscription import Subscription
 from gateway.engine.catalogue import Catalogue
+from gateway.engine.giveway import GiveWay
 from gateway.engine.times import position_at
 from gateway.store.index import Index
 from gateway.store.log import Log
@@ -67,11 +68,12 @@ class Sweeping:
         if self._log.segments[0].created_ms >= cutoff_ms:
             return  # nothing is so old
         position = self._horizon(subscription.settings.retention_s, cutoff_ms, now)
+        give_way = GiveWay()
         while not (subscription.deleted or subscription.restarting) and expiry.expire_before(
             subscription, position, cutoff_ms, self._log.segments
         ):
             self._write_news(subscription, now)
-            await trio.lowlevel.checkpoint()
+            await give_way()
         self._write_news(subscription, now)
 
     def _horizon(self, retention_s: int, cutoff_ms: int, now: int) -> int:
@@ -109,6 +111,7 @@ class Sweeping:
             await self._expire(subscription, positions, now)
 
     async def _expire(self, subscription: Subscription, positions: Sequence[int], now: int) -> None:
+        give_way = GiveWay()
         for some in _in_steps(positions):
             if subscription.deleted:
                 return
@@ -116,7 +119,7 @@ class Sweeping:
             if held:
                 self._held.setdefault(subscription, []).extend(held)
             self._write_news(subscription, now)
-            await trio.lowlevel.checkpoint()
+            await give_way()
 
 
 def _in_steps(positions: Sequence[int]) -> Iterator[Sequence[int]]:

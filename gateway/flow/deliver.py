@@ -17,7 +17,7 @@ from gateway.engine.base import Engine
 from gateway.model import Delivery
 
 _TURN = 16
-_TURN_S = 0.002
+_TURN_S = 0.001
 """Frames handed over, and time passed, before other tasks run. Full frames take a tenth of a millisecond each; those
 that are put together from single messages that came back take thirty times as long."""
 

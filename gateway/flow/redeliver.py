@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from gateway.engine.base import DeadLetter, Engine
+from gateway.engine.giveway import GiveWay
 from gateway.errors import GatewayError
 from gateway.model import Batch, Durability, Message
 from gateway.steps import UNTRACED, Steps
@@ -83,9 +84,10 @@ class Redeliver:
                 next_tick += late
             await trio.sleep_until(next_tick)
             self.statistics.ticks += 1
+            give_way = GiveWay()
             while self._engine.tick(self._clock()):
                 self.statistics.steps += 1
-                await trio.lowlevel.checkpoint()
+                await give_way()
 
     async def _bury(self) -> None:
         """Beside the clock: a dead letter may wait for the disk, and for a place; a lease does not."""

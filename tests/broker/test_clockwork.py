@@ -137,11 +137,18 @@ def test_a_storm_is_worked_off_in_steps_from_whichever_tier(lease_ms: int) -> No
     due: list[int] = []
     while world.now < BEGAN_MS + lease_ms:
         for step in world.steps(TICK_MS):
-            assert len(step) < STEP + CHUNK_MAX
+            assert len(step) <= STEP
             due += [item.slice.first for item in step]
     assert sorted(due) == list(range(count))
     assert due[:CHUNK_MAX] == list(range(CHUNK_MAX)), "oldest first"
     assert world.consumer.in_flight == 0
+
+
+def test_a_step_ends_before_the_chunk_that_would_be_too_much() -> None:
+    world = World()
+    leases = [world.lease(first, 5000) for first in range(2 * CHUNK_MAX)]
+    world.clockwork.discard(leases[0])
+    assert [len(step) for step in world.steps(5000) if step] == [CHUNK_MAX - 1, CHUNK_MAX]
 
 
 @pytest.mark.parametrize("storm_ms", [5000, LONG_MS])
