@@ -21,6 +21,7 @@ from itertools import islice
 from typing import Final
 
 from gateway.broker.attempts import Attempts
+from gateway.broker.backoffs import Backoffs
 from gateway.broker.clockwork import STEP
 from gateway.broker.owned import owned, tally
 from gateway.broker.subscription import Cause, Subscription
@@ -54,6 +55,7 @@ def replay_seek(subscription: Subscription, position: int, again: int, skipped: 
     subscription.counts[Cause.SKIPPED] += skipped
     subscription.buried.remove(position, POSITION_MAX)
     subscription.attempts = Attempts()
+    subscription.backoffs = Backoffs()
 
 
 def redrive(subscription: Subscription, segments: Sequence[Segment]) -> tuple[int, Ranges] | None:

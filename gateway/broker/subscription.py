@@ -21,6 +21,7 @@ from itertools import groupby, islice, takewhile
 import attrs
 
 from gateway.broker.attempts import Attempts
+from gateway.broker.backoffs import Backoffs
 from gateway.broker.choosing import Takers
 from gateway.broker.clockwork import STEP, Clockwork
 from gateway.broker.delay import count_delayed
@@ -79,6 +80,8 @@ class Tried:
     """Messages that came back, and how often they have been delivered: to be written to the log."""
 
     attempts: int
+    due_ms: int
+    """When they are due again; 0: at once."""
     ranges: list[tuple[int, int]]
 
 
@@ -150,6 +153,7 @@ class Subscription:
         self.steps: Steps = UNTRACED  # told what comes back
         self.news: list[Settled] = []  # to be written; emptied by the engine
         self.attempts = Attempts()  # of what is not settled, as the log knows it
+        self.backoffs = Backoffs()  # the same
         self.tried: list[Tried] = []  # to be written; emptied by the engine
         self.doomed: list[Doomed] = []  # to be dead-lettered; emptied by the engine
 
@@ -324,7 +328,7 @@ class Subscription:
         """What of `piece` may be delivered now; the rest is put among the delayed or the expired."""
         times = times_of(segments, piece.positions)
         if not times:
-            yield from self.attempts.parts(piece)
+            yield from self._as_tried(piece, now)
             return
         rest: Slice | None = piece
         for fate, group in groupby(piece.positions, partial(self._fate, times, now)):
@@ -332,11 +336,24 @@ class Subscription:
             stop = len(list(group))
             piece, rest = rest.cut(stop) if stop < len(rest) else (rest, None)
             if fate is _Fate.DUE:
-                yield from self.attempts.parts(piece)
+                yield from self._as_tried(piece, now)
             elif fate is _Fate.EARLY:
                 self.pass_over(piece)
             else:
                 self._settle(piece, Cause.EXPIRED)
+
+    def _as_tried(self, piece: Slice, now: int) -> Iterator[Slice]:
+        """Parts of `piece` that know their attempts; what came back before a start may still have to wait."""
+        is_of_the_log = not piece.attempts
+        for part in self.attempts.parts(piece):
+            if not (is_of_the_log and part.attempts and self.backoffs):
+                yield part
+                continue
+            for each, due_ms in self.backoffs.parts(part, now):
+                if due_ms:
+                    self.delay(each, due_ms)
+                else:
+                    yield each
 
     def _fate(self, times: Mapping[int, tuple[int, int]], now: int, position: int) -> _Fate:
         due_ms, expires_ms = times.get(position, (0, 0))
@@ -533,19 +550,21 @@ class Subscription:
         due_ms = now + delay_ms if delay_ms > 0 else 0
         self.steps.returned(self.name, piece.positions, piece.attempts, cause, reason, due_ms)
         if piece.attempts and cause != "recall":
-            self._note_attempts(piece)
+            self._note_attempts(piece, now, due_ms)
         if delay_ms > 0:
             self.delay(piece, now + delay_ms)
         else:
             self._ready.add(piece)
 
-    def _note_attempts(self, piece: Slice) -> None:
+    def _note_attempts(self, piece: Slice, now: int, due_ms: int) -> None:
         ranges = consecutive(piece.positions)
         self.attempts.note(piece.attempts, ranges)
-        if self.tried and self.tried[-1].attempts == piece.attempts:
+        if due_ms:
+            self.backoffs.note(due_ms, ranges, now)
+        if self.tried and (self.tried[-1].attempts, self.tried[-1].due_ms) == (piece.attempts, due_ms):
             self.tried[-1].ranges.extend(ranges)
         else:
-            self.tried.append(Tried(piece.attempts, ranges))
+            self.tried.append(Tried(piece.attempts, due_ms, ranges))
 
     def delay(self, piece: Slice, due_ms: int) -> None:
         """Keep `piece` until then."""

@@ -85,6 +85,10 @@ def _not_due(s: Subscription, position: int, segments: Sequence[Segment], now: i
     if due_ms > now:
         detail = f"it was published with a delay and is due at {due_ms}, in ms since the epoch"
         return _why(position, WhyReason.DELAYED, detail, until_ms=due_ms, attempts=0)
+    attempts = s.attempts.of(position) if s.is_ahead(position) else 0
+    if attempts and (due_ms := s.backoffs.due_ms(position, now)):
+        detail = f"it came back before the gateway's start and is due at {due_ms}, in ms since the epoch"
+        return _why(position, WhyReason.BACKOFF, detail, until_ms=due_ms, attempts=attempts)
     return None
 
 

@@ -12,6 +12,7 @@ import orjson
 import structlog
 
 from gateway.broker.attempts import Attempts
+from gateway.broker.backoffs import Backoffs
 from gateway.broker.clockwork import Clockwork
 from gateway.broker.filter import BrokenFilter, Filter
 from gateway.broker.queue import NO_PAST, Past
@@ -218,6 +219,7 @@ class Catalogue:
                     "counts": [s.counts[cause] for cause in Cause],
                     "buried": b64encode(s.buried.encode()).decode("ascii"),
                     "attempts": s.attempts.encode(),
+                    "backoffs": s.backoffs.encode(),
                 }
                 for s in self
             ],
@@ -241,6 +243,7 @@ class Catalogue:
             if "buried" in item:
                 subscription.buried = RangeSet.decode(b64decode(item["buried"]))
             subscription.attempts = Attempts.decode(item.get("attempts", {}))
+            subscription.backoffs = Backoffs.decode(item.get("backoffs", {}))
 
     def replay(self, record: Record) -> None:
         """A control record of the log's tail."""
@@ -267,6 +270,9 @@ class Catalogue:
             subscription.attempts.note(
                 attempts, [gap for low, high in ranges for gap in subscription.settled.gaps(low, high)]
             )
+        elif record.kind == Kind.BACKOFF:
+            due_ms, ranges = records.decode_backoff(record.body)
+            subscription.backoffs.note(due_ms, ranges, record.time_ms)
         elif record.kind == Kind.BACKFILL:
             self.fill(subscription, decode_past(record.body))
         subscription.front = subscription.settled.floor

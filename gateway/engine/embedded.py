@@ -553,6 +553,9 @@ class EmbeddedEngine:
             for tried in subscription.tried:
                 body = records.encode_attempts(tried.attempts, normalise(tried.ranges))
                 self._log.control(Kind.ATTEMPTS, body, number=subscription.number, lazy=True)
+                if tried.due_ms:
+                    body = records.encode_backoff(tried.due_ms, normalise(tried.ranges))
+                    self._log.control(Kind.BACKOFF, body, number=subscription.number, lazy=True)
             subscription.tried.clear()
         if subscription.doomed:
             for item in subscription.doomed:

@@ -24,6 +24,7 @@ A segment file is the 8 bytes `PUSHLOG1` and then records, each of them, little-
                   which `again` had been settled, and nothing before it, of which `skipped` had not been settled
     REDRIVE       u64 count of messages, then SETTLE's ranges: they are not settled any more, but due once more
     ATTEMPTS      u64 deliveries so far, then SETTLE's ranges: of messages that came back
+    BACKOFF       u64 due_ms, then SETTLE's ranges: when they are due again; behind their ATTEMPTS
 
 The body of MESSAGES is columns of `count` entries, and behind them the delivery JSON of all, joined by commas: a frame
 for a consumer is a slice of it, and a batch costs one head, one CRC and one join however many messages it has.
@@ -83,6 +84,7 @@ class Kind(enum.IntEnum):
     SEEK = 7
     REDRIVE = 8
     ATTEMPTS = 9
+    BACKOFF = 10
 
 
 class Flag:
@@ -276,6 +278,16 @@ def encode_attempts(attempts: int, ranges: Ranges) -> bytes:
 
 def decode_attempts(body: bytes) -> tuple[int, list[tuple[int, int]]]:
     """(attempts, ranges) of an ATTEMPTS."""
+    return decode_redrive(body)
+
+
+def encode_backoff(due_ms: int, ranges: Ranges) -> bytes:
+    """The body of a BACKOFF: the messages in `ranges` came back, and are due again then."""
+    return _REDRIVE.pack(due_ms) + encode_ranges(ranges)
+
+
+def decode_backoff(body: bytes) -> tuple[int, list[tuple[int, int]]]:
+    """(due_ms, ranges) of a BACKOFF."""
     return decode_redrive(body)
 
 

@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from gateway.errors import GatewayError, StoreError, StoreLockedError
-from gateway.model import Durability, Message, SeekTo, Settle, Settlement, Start, Verb
+from gateway.model import Durability, Message, SeekTo, Settle, Settlement, Start, Verb, WhyReason
 from gateway.store import checkpoint as checkpoints
 from gateway.store import flusher
 from gateway.store.recovery import segment_name
@@ -690,6 +690,39 @@ async def test_attempts_stand_in_the_checkpoint_and_a_seek_forgets_them(tmp_path
         client.forget()
         await gateway.deliver()
         assert client.deliveries[0].attempts == {}
+
+
+@pytest.mark.parametrize("crash", [True, False])
+@pytest.mark.parametrize("sealed", [True, False])
+async def test_a_restart_does_not_end_a_backoff(tmp_path: Path, crash: bool, sealed: bool) -> None:
+    async with driven(tmp_path, segment_bytes=4096, crash=crash) as gateway:
+        await gateway.subscribe()
+        await gateway.publish_many(4)
+        client = gateway.attach()
+        await gateway.deliver()
+        await gateway.settle(client, Verb.NACK, (1, 1), (3, 3), delay_ms=600_000)
+        await gateway.settle(client, Verb.NACK, (2, 2), delay_ms=0)
+        if sealed:
+            await gateway.seal()
+        now = gateway.now
+    async with driven(tmp_path, segment_bytes=4096, now=now + 1000) as gateway:
+        why = await gateway.engine.why("orders", 3, gateway.now)
+        assert (why.reason, why.attempts) == (WhyReason.BACKOFF, 1)
+        client = gateway.attach()
+        await gateway.deliver()
+        assert client.received == [2, 4]
+        assert client.deliveries[0].attempts == {"2": 2}
+        assert gateway.statistics().delayed == 2
+        await gateway.ack(client, (2, 2), (4, 4))
+        why = await gateway.engine.why("orders", 3, gateway.now)
+        assert (why.reason, why.attempts, why.consumer) == (WhyReason.BACKOFF, 1, None)
+        gateway.pass_time(598_000)
+        await gateway.deliver()
+        assert client.received == [2, 4]
+        gateway.pass_time(600_000 // 64 + 1000)
+        await gateway.deliver()
+        assert client.received == [2, 4, 1, 3]
+        assert client.deliveries[-1].attempts == {"1": 2, "3": 2}
 
 
 async def test_a_settle_of_very_many_leases_is_carried_out_in_steps_and_in_its_order(tmp_path: Path) -> None:

@@ -216,5 +216,7 @@ def test_a_settle_comes_back_as_it_was_written(cause: int, counted: int, ranges:
 def test_a_seek_and_a_redrive_are_read_as_they_were_written() -> None:
     assert records.decode_seek(records.encode_seek(7, 3, 2)) == (7, 3, 2)
     assert records.encode_seek(7, 3, 2).hex() == "070000000000000003000000000000000200000000000000"
+    assert records.decode_backoff(records.encode_backoff(2**40, [(1, 1), (5, 9)])) == (2**40, [(1, 1), (5, 9)])
+    assert records.encode_backoff(1, [(5, 9)]).hex() == "010000000000000005000000000000000900000000000000"
     assert records.decode_redrive(records.encode_redrive(2, [(1, 1), (5, 9)])) == (2, [(1, 1), (5, 9)])
     assert records.encode_redrive(1, [(5, 9)]).hex() == "010000000000000005000000000000000900000000000000"
