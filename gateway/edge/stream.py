@@ -22,6 +22,8 @@ from gateway.edge.poller import Poller
 RECEIVE_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES_MIN: Final = 4 * 1024
 """A buffer for a large read costs 2 us to make, so it is made for connections that just filled a small one."""
+_EXPECTED_BYTES_MAX: Final = 256 * 1024
+"""Room made for bytes that are known to come."""
 _SEND_BYTES: Final = 256 * 1024
 """At most this much is offered to the kernel at once, so that one large answer does not hold the run loop."""
 
@@ -171,19 +173,23 @@ class OutboxStream(trio.abc.Stream):
             self._receive_size = RECEIVE_BYTES if self._more else _RECEIVE_BYTES_MIN
             return data
 
-    def receive_now(self) -> bytes | None:
-        """What has come, without waiting; None where there is nothing, b"" at the end. Raises as `receive_some`."""
+    def receive_now(self, expected: int = 0) -> bytes | None:
+        """What has come, without waiting; None where there is nothing, b"" at the end. Raises as `receive_some`.
+
+        `expected`: bytes that are known to come, so that there is room for them.
+        """
         if self._pushed_back:
             data, self._pushed_back = self._pushed_back, b""
             return data
-        size = self._receive_size
+        size = min(expected, _EXPECTED_BYTES_MAX) or self._receive_size
         try:
             data = self._sock.recv(size)
         except BlockingIOError:
             return None
         except (OSError, ValueError) as error:
             raise trio.BrokenResourceError(str(error)) from error
-        self._receive_size = RECEIVE_BYTES if len(data) == size else _RECEIVE_BYTES_MIN
+        if not expected:
+            self._receive_size = RECEIVE_BYTES if len(data) == size else _RECEIVE_BYTES_MIN
         return data
 
     async def attend(self, readable: Callable[[], bool]) -> None:

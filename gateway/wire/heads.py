@@ -54,10 +54,13 @@ class Heads:
         return head
 
     def learn(self, data: bytes, request: Request, length: int) -> None:
-        """Remember the head of `request`, which came in `data` from its beginning, and has a body of this length."""
+        """Remember the head of `request`, which has a body of this length and came, from its beginning, in `data`.
+
+        The body may be cut off there; what comes behind it may not be there.
+        """
         end = data.find(_END, 0, _HEAD_BYTES_MAX) + len(_END)
         head = data[:end]
-        if end > len(_END) and len(data) in (end, end + length) and head.count(b"\n") == head.count(b"\r\n"):
+        if end > len(_END) and len(data) <= end + length and head.count(b"\n") == head.count(b"\r\n"):
             bare = Head(request, end, length).with_body(b"")  # the body is not kept
             self._keep(head, Head(bare, end, length))
 

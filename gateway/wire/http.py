@@ -73,6 +73,11 @@ class RequestParser:
         self.requests.clear()
         self.rest = b""
 
+    @property
+    def missing(self) -> int:
+        """Bytes of a body that are still to come, where they are known to be nothing else; else 0."""
+        return 0 if self._head is None else self._head.length - self._size
+
     def feed(self, data: bytes) -> None:
         """Parse `data`."""
         if self._head is not None:

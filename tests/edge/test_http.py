@@ -377,18 +377,38 @@ async def test_many_requests_at_once_let_others_run() -> None:
         assert [(await http.answer()).body for _ in range(100)] == [b"/x"] * 100
 
 
-async def test_an_answer_may_come_before_the_connection_s_task_waits_for_it() -> None:
-    handler = Handler()
+@asynccontextmanager
+async def looked_at_by_hand(handler: Handler) -> AsyncIterator[tuple[RawHttp, socket.socket, OutboxStream]]:
+    """The same; its socket, and the stream of the connection, which reads when it is told to `look`."""
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
-    client = RawHttp(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
-    async with trio.open_nursery() as nursery, client.stream:
+    async with trio.open_nursery() as nursery:
         stream = OutboxStream(ours, nursery, poller=Poller())
         nursery.start_soon(HttpConnection(stream, "test", Http(), Watchdog(), handler).serve)
         await trio.testing.wait_all_tasks_blocked()
-        await client.send(request_bytes("GET", "/later") + request_bytes("GET", "/x"))
+        client = RawHttp(trio.SocketStream(trio.socket.from_stdlib_socket(theirs)))
+        async with client.stream:
+            yield client, theirs, stream
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_may_come_before_the_connection_s_task_waits_for_it() -> None:
+    handler = Handler()
+    async with looked_at_by_hand(handler) as (client, sock, stream):
+        sock.send(request_bytes("GET", "/later") + request_bytes("GET", "/x"))
         stream.look()
         assert handler.connection is not None
         handler.connection.respond(Response(200, b"late"))
         assert [(await client.answer()).body, (await client.answer()).body] == [b"late", b"/x"]
-        nursery.cancel_scope.cancel()
+
+
+async def test_the_rest_of_a_body_is_read_at_once_where_the_head_is_known() -> None:
+    async with looked_at_by_hand(Handler()) as (client, sock, stream):
+        large = request_bytes("POST", "/x", b"1" * 50_000)
+        sock.send(large)
+        for _ in range(2):  # a small buffer, and then a large one
+            stream.look()
+        assert (await client.answer()).body == b"/x"
+        sock.send(large)
+        stream.look()
+        assert (await client.answer()).body == b"/x"

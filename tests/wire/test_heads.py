@@ -117,3 +117,13 @@ def test_a_body_that_comes_in_pieces_is_whole_and_what_follows_is_read() -> None
     parser.feed(whole[-60:-10])
     parser.feed(whole[-10:] + GET)
     assert [request.body for request in parser.requests] == [body, b""]
+
+
+def test_of_a_head_that_came_before_it_is_known_how_much_is_missing() -> None:
+    heads, large = Heads(), post(b"x" * 3000)
+    read(heads, [large[:500], large[500:]])  # learned, though its body was cut off
+    parser = RequestParser(Http(), heads)
+    parser.feed(large[:500])
+    assert parser.missing == len(large) - 500
+    parser.feed(large[500:] + large[:10])
+    assert (parser.missing, [request.body for request in parser.requests]) == (0, [b"x" * 3000])
