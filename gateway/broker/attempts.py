@@ -55,7 +55,11 @@ class Attempts:
 
     def parts(self, piece: Slice) -> Iterable[Slice]:
         """`piece`, which the front has come to, cut so that each part has its attempts."""
-        if piece.attempts or not any(level.count_in(piece.first, piece.last) for level in self._levels.values()):
+        if (
+            not self._levels
+            or piece.attempts
+            or not any(level.count_in(piece.first, piece.last) for level in self._levels.values())
+        ):
             return (piece,)
         parts: list[Slice] = []
         rest = piece

@@ -91,7 +91,8 @@ class Clockwork:
 
     def add(self, lease: Lease, deadline_ms: int) -> None:
         """Make `lease` due at the first tick at or after `deadline_ms`; moves it where it is already due."""
-        self.discard(lease)
+        if lease.place is not None:
+            self.discard(lease)
         tick = self.tick_of(deadline_ms)
         lease.deadline_ms = tick * self.tick_ms
         turn = (self.next_tick // self._generation + 3) * self._generation

@@ -168,12 +168,16 @@ class Consumer:
 
     def update(self) -> None:
         """Stand among the subscription's takers exactly while there is credit."""
-        self.subscription.takers.update(self)
+        if self.filed is not None or not self.blocked:
+            self.subscription.takers.update(self)
 
     def hold(self, lease: Lease) -> None:
-        self._leases.add(lease.first, lease)
+        positions = lease.slice.positions
+        self._leases.add(positions[0], lease)
         lease.held = True
-        self.in_flight += len(lease.slice)
+        self.in_flight += len(positions)
+        if self.once:
+            self.blocked = True  # this is its delivery
         self.update()
 
     def drop(self, lease: Lease) -> None:

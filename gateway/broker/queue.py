@@ -211,6 +211,8 @@ def _holds(positions: Sequence[int], position: int) -> bool:
 
 
 def _fit(index: Index, positions: Sequence[int], size_max: int) -> Sequence[int]:
+    if len(positions) == 1:
+        return positions
     first, last = index.ordinal(positions[0]), index.ordinal(positions[-1])
     if index.spread(first, last) <= size_max:
         return positions

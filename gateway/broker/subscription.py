@@ -217,13 +217,14 @@ class Subscription:
             if not pieces:
                 looked += count_max
             for piece in pieces:
-                looked += len(piece)
+                looked += len(piece.positions)
                 for part in self._due_parts(piece, segments, now):
                     lease = Lease(consumer, part)
                     consumer.hold(lease)
                     self._clockwork.add(lease, now + max(self._clockwork.handing_ms, self.settings.lease_ms))
-                    self.in_flight += len(part)
-                    count_max -= len(part)
+                    size = len(part.positions)
+                    self.in_flight += size
+                    count_max -= size
                     leases.append(lease)
             if leases and not self._ready:
                 break  # new messages of one segment are one frame; the rest is the next frame's
@@ -324,12 +325,12 @@ class Subscription:
         """What the front has passed and is not settled, from `position` on."""
         return walk(segments, self.number, position, self.front, self.settled, count_max, POSITION_MAX, self.past)[0]
 
-    def _due_parts(self, piece: Slice, segments: Sequence[Segment], now: int) -> Iterator[Slice]:
+    def _due_parts(self, piece: Slice, segments: Sequence[Segment], now: int) -> Iterable[Slice]:
         """What of `piece` may be delivered now; the rest is put among the delayed or the expired."""
         times = times_of(segments, piece.positions)
-        if not times:
-            yield from self._as_tried(piece, now)
-            return
+        return self._timely(piece, times, now) if times else self._as_tried(piece, now)
+
+    def _timely(self, piece: Slice, times: Mapping[int, tuple[int, int]], now: int) -> Iterator[Slice]:
         rest: Slice | None = piece
         for fate, group in groupby(piece.positions, partial(self._fate, times, now)):
             assert rest is not None
@@ -342,11 +343,14 @@ class Subscription:
             else:
                 self._settle(piece, Cause.EXPIRED)
 
-    def _as_tried(self, piece: Slice, now: int) -> Iterator[Slice]:
+    def _as_tried(self, piece: Slice, now: int) -> Iterable[Slice]:
         """Parts of `piece` that know their attempts; what came back before a start may still have to wait."""
-        is_of_the_log = not piece.attempts
-        for part in self.attempts.parts(piece):
-            if not (is_of_the_log and part.attempts and self.backoffs):
+        parts = self.attempts.parts(piece)
+        return self._backed_off(parts, now) if self.backoffs and not piece.attempts else parts
+
+    def _backed_off(self, parts: Iterable[Slice], now: int) -> Iterator[Slice]:
+        for part in parts:
+            if not part.attempts:
                 yield part
                 continue
             for each, due_ms in self.backoffs.parts(part, now):

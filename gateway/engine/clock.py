@@ -21,7 +21,7 @@ class Clock:
 
     def __init__(self, date: Callable[[], float] = time.time, monotonic: Callable[[], float] | None = None) -> None:
         self._date = date
-        self._monotonic = monotonic or trio.current_time
+        self._monotonic = monotonic or trio.lowlevel.current_clock().current_time  # what `trio.current_time` asks
         self._began = self._steered = self._monotonic()
         self._offset = date() - self._began
         self._shown = 0

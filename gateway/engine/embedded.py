@@ -435,8 +435,6 @@ class EmbeddedEngine:
             min(consumer.size_max, consumer.window_bytes - consumer.in_flight_bytes),
             now,
         )
-        if leases and consumer.once:
-            consumer.block()
         moved = bool(leases or subscription.news) or subscription.front != front or subscription.searching
         if moved:
             self._turns.mark(subscription)  # perhaps more; behind the others, so that all get their turn
@@ -450,7 +448,8 @@ class EmbeddedEngine:
         await self._deliveries.load(delivery)
 
     def send(self, consumer: Consumer, delivery: Delivery, now: int) -> None:
-        held = any(lease.held for lease in cast("list[Lease]", delivery.leases))
+        leases = cast("list[Lease]", delivery.leases)
+        held = leases and (leases[0].held or any(lease.held for lease in leases))
         if held and consumer in consumer.subscription.consumers:  # reading it may have taken longer than it may be held
             consumer.send(delivery)
 

@@ -81,7 +81,7 @@ class Reader:
                 gone = [position for position in part if not index.has(position)] if index.steps is not None else []
                 if gone:
                     raise LostMessagesError(gone, f"position {gone[0]} is not in the store any more")
-                pieces = list(_pieces(index, part))
+                pieces = _pieces(index, part)
                 damaged = await self._verify(segment, index, pieces, found)
                 for record, why in damaged.items():
                     reason = str(DamagedError(segment, index, record, why))
@@ -140,11 +140,12 @@ def _ahead(index: Index, record: int) -> list[int]:
     return list(range(record + 1, until))
 
 
-def _pieces(index: Index, positions: Sequence[int]) -> Iterator[Piece]:
+def _pieces(index: Index, positions: Sequence[int]) -> list[Piece]:
     if isinstance(positions, range):
         first = index.ordinal(positions[0])
-        yield from index.pieces(first, first + len(positions) - 1)
-        return
+        return index.pieces(first, first + len(positions) - 1)
+    found: list[Piece] = []
     for low, high in consecutive(positions):
         first = index.ordinal(low)
-        yield from index.pieces(first, first + high - low)
+        found += index.pieces(first, first + high - low)
+    return found

@@ -168,16 +168,18 @@ class Index:
         inside = following < (self.firsts[record + 1] if record + 1 < len(self.firsts) else len(self.starts))
         return self.starts[following] - 1 if inside else self.ends[record]
 
-    def pieces(self, first: int, last: int) -> Iterator[Piece]:
+    def pieces(self, first: int, last: int) -> list[Piece]:
         """The pieces of the messages with ordinals [first, last], all of them in this segment."""
         firsts, starts = self.firsts, self.starts
         record = self.record_of(first)
+        found: list[Piece] = []
         while first <= last:
             until = firsts[record + 1] - 1 if record + 1 < len(firsts) else len(starts) - 1
             until = min(until, last)
-            yield Piece(record, starts[first], self.stop(until, record), until - first + 1)
+            found.append(Piece(record, starts[first], self.stop(until, record), until - first + 1))
             first = until + 1
             record += 1
+        return found
 
     def spread(self, first: int, last: int) -> int:
         """Bytes of the file from the message with ordinal `first` to the end of that with ordinal `last`."""

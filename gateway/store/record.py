@@ -60,7 +60,9 @@ MAGIC: Final = b"PUSHLOG1"
 FORMAT: Final = 2
 
 _CRC: Final = struct.Struct("<I")
-_HEAD: Final = struct.Struct("<IBBHIQQ")  # everything between crc and body
+HEAD_FORMAT: Final = "<IBBHIQQ"
+"""Everything between crc and body: length, kind, flags, 0, number, position, time_ms."""
+_HEAD: Final = struct.Struct(HEAD_FORMAT)
 _FULL: Final = struct.Struct("<IIBBHIQQ")
 _COUNT: Final = struct.Struct("<I")
 _SETTLE: Final = struct.Struct("<II")
@@ -193,7 +195,11 @@ def _ids_of(columns: Columns, chosen: Sequence[int]) -> tuple[bytes, bytes]:
 
 def encode(kind: Kind, body: bytes, *, number: int = 0, position: int = 0, time_ms: int = 0, flags: int = 0) -> bytes:
     """One record."""
-    rest = _HEAD.pack(len(body), kind, flags, 0, number, position, time_ms) + body
+    return seal(_HEAD.pack(len(body), kind, flags, 0, number, position, time_ms) + body)
+
+
+def seal(rest: bytes) -> bytes:
+    """One record, of everything behind its crc."""
     return _CRC.pack(crc32c(rest)) + rest
 
 

@@ -74,9 +74,12 @@ class Buffer:
     def add(self, record: bytes, publishing: bool, low: int, high: int) -> None:
         """One event about positions low..high."""
         self.events += 1
-        self._chunk.events += 1
-        self._index.note(self.file.size, publishing, low, high)
-        self._push(record)
+        chunk, file, size = self._chunk, self.file, len(record)
+        chunk.events += 1
+        self._index.note(file.size, publishing, low, high)
+        chunk.parts.append(record)
+        self.pending += size
+        file.size += size
 
     def _push(self, record: bytes) -> None:
         self._chunk.parts.append(record)

@@ -55,6 +55,7 @@ from gateway.store.segment import consecutive
 MAGIC: Final = b"PUSHTRC1"
 FORMAT: Final = 1
 _BODY: Final = struct.Struct("<QQIIIII")
+_WHOLE: Final = struct.Struct(f"{records.HEAD_FORMAT}{_BODY.format[1:]}")
 _LOST: Final = struct.Struct("<QQ")
 _PARENT: Final = struct.Struct("<Q55s")
 
@@ -152,8 +153,11 @@ def encode(
     tail: bytes = b"",
 ) -> bytes:
     """One event as a record."""
-    body = _BODY.pack(high, other, messages, attempt, who, what, why) + tail
-    return records.encode(cast("Kind", step), body, number=number, position=low, time_ms=time_ms, flags=flags)
+    size = _BODY.size + len(tail)
+    front = _WHOLE.pack(
+        size, step, flags, 0, number, low, time_ms, high, other, messages, attempt, who, what, why
+    )  # in one: there is an event for each pull
+    return records.seal(front + tail if tail else front)
 
 
 def decode(record: Record) -> Event:
