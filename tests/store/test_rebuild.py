@@ -6,7 +6,11 @@ from array import array
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from gateway.store import record as records
+from gateway.store.index import SORTED, TYPECODES
 from gateway.store.reading import Header, Lost
 from gateway.store.rebuild import Rebuilder
 from gateway.store.record import Columns, Kind
@@ -111,6 +115,72 @@ def test_a_checkpoint_in_another_segment_knows_all_of_it_or_nothing(
     told = Told()
     rebuilt(five, place=place, replay=told)
     assert len(told.positions) == count
+
+
+def one_by_one(file: SegmentFile, place: tuple[int, int], replay: Told) -> Rebuilder:
+    """The same with an object of every record, as a merge has it read back."""
+    made = rebuilder(file, place, replay)
+    for record in records.scan(bytes(file.data), 0, made._header.size):
+        made.take(record)
+    made.torn_at = len(file.data)
+    return made
+
+
+def everything_of(made: Rebuilder) -> list[object]:
+    index, segment, damage = made._index, made._segment, lost(made)
+    columns = [
+        list(getattr(index, name)) for name in TYPECODES if name not in SORTED and getattr(index, name) is not None
+    ]
+    queues = {number: list(queue) for number, queue in index.queues.items()}
+    times = (segment.last_ms, segment.ids_ms, segment.due_ms, segment.expires_ms)
+    counts = (made.end, made.messages, made.records)
+    return [columns, bytes(index.digests), queues, index.routes, sorted(index._due), times, counts, damage]
+
+
+@st.composite
+def appends(draw: st.DrawFn) -> tuple[int, int, Columns]:
+    """(messages, route, columns) of a record; the columns have, by chance, all that a message may have."""
+    count = draw(st.sampled_from([1, 1, 1, 2, 3]))
+
+    def perhaps(typecode: str) -> array[int] | None:
+        return array(typecode, draw(st.lists(st.sampled_from([0, 7]), min_size=count, max_size=count)))
+
+    columns = Columns(array("I"))
+    if draw(st.booleans()):
+        columns.due_ms, columns.expires_ms = perhaps("Q"), perhaps("Q")
+    if draw(st.booleans()):
+        columns.keys = perhaps("Q")
+    if draw(st.booleans()):
+        columns.ids = b"".join(draw(st.sampled_from([bytes(16), bytes(range(1, 17))])) for _ in range(count))
+        columns.digests = b"d" * 8 * count
+    if count > 1 and draw(st.booleans()):
+        columns.routes = array("I", draw(st.lists(st.sampled_from([1, 2]), min_size=count, max_size=count)))
+    return count, draw(st.sampled_from([1, 2])), columns
+
+
+@given(
+    st.lists(st.one_of(appends(), st.sampled_from(["settle", "gap"])), max_size=12),
+    st.integers(2, 4),
+    st.integers(0, 12),
+)
+def test_messages_that_are_read_quickly_say_the_same_as_others(
+    parts: list[tuple[int, int, Columns] | str], segment: int, place: int
+) -> None:
+    file = SegmentFile.begin(3, 11)
+    file.route(1, "a", [4, 7])
+    file.route(2, "b", [7])
+    for part in parts:
+        if part == "settle":
+            file.add(Kind.SETTLE, b"", number=2)
+        elif isinstance(part, str):
+            file.end += 3
+        else:
+            count, route, columns = part
+            file.record([body_of(file.end + at) for at in range(count)], route, columns)
+    at = (segment, [*file.offsets, len(file.data)][min(place, len(file.offsets))])
+    quick, slow = Told(), Told()
+    assert everything_of(rebuilt(file, place=at, replay=quick)) == everything_of(one_by_one(file, at, slow))
+    assert (quick.found, quick.controls) == (slow.found, slow.controls)
 
 
 # ---------------------------------------------------------------------------------------------------------- damage
