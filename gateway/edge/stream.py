@@ -52,7 +52,10 @@ class Gathering:
         self.is_entered = False
         offered, self._offered = self._offered, {}
         for stream, items in offered.items():
-            stream.offer_all(items)
+            if len(items) == 1:
+                stream.offer(*items[0])
+            else:
+                stream.offer_all(items)
 
     def add(self, stream: OutboxStream, data: bytes, sent: Sent | None) -> None:
         self._offered.setdefault(stream, []).append((data, sent))
@@ -272,9 +275,6 @@ class OutboxStream(trio.abc.Stream):
 
     def offer_all(self, items: Sequence[tuple[bytes, Sent | None]]) -> None:
         """Several at once. Each `sent` is called once all of them have gone."""
-        if len(items) == 1:
-            self.offer(*items[0])
-            return
         calls = [sent for _, sent in items if sent is not None]
         self.offer(b"".join([data for data, _ in items]), partial(_call_all, calls) if calls else None)
 
