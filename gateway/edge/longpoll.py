@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Annotated, TypeVar
 
 import attrs
@@ -177,7 +178,7 @@ class LongPoll:
         """
         if self.draining:
             raise GatewayError("draining", "the gateway is going down; pull again elsewhere, or a little later")
-        if self.waiting >= self._settings.waiting_max:
+        if len(self._wheel) >= self._settings.waiting_max:
             raise GatewayError("pull_limit", f"{self.waiting} pulls wait already (pull.waiting_max); pull later")
         waiting = _Waiting(connection, next(self._names), name, principal, encode, refuse, on_forgotten)
         self.pulls += 1
@@ -185,9 +186,9 @@ class LongPoll:
             name,
             window=window,
             size_max=size_max,
-            send=lambda delivery: self._answer(waiting, delivery),
+            send=partial(self._answer, waiting),
             label=f"pull {connection.remote}",
-            on_deleted=lambda: self._deleted(waiting, name),
+            on_deleted=partial(self._deleted, waiting, name),
             once=True,
             waits=False,
         )

@@ -75,10 +75,10 @@ class Deliveries:
         if len(leases) > 1:
             leases.sort(key=lambda lease: lease.first)
         delivery.leases = list(leases)
-        delivery.last = leases[-1].slice.last
+        delivery.last = leases[-1].slice.positions[-1]
         for lease in leases:
             piece = lease.slice
-            delivery.count += len(piece)
+            delivery.count += len(piece.positions)
             if piece.attempts:
                 delivery.attempts.update(dict.fromkeys(map(str, piece.positions), piece.attempts + 1))
         for lease in leases:

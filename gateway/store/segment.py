@@ -87,9 +87,9 @@ class Segment:
     @property
     def end(self) -> int:
         """The first position that is not in this segment."""
-        if self._open_index is None:
-            return self.base + len(self.growing.starts)
-        return self._end
+        if self._open_index is not None or self._index is None:
+            return self._end
+        return self.base + len(self._index.starts)  # asked several times for each delivery
 
     @property
     def growing(self) -> GrowingIndex:

@@ -71,8 +71,8 @@ class Buffer:
         self._lost_now += count
         self.lost += count
 
-    def add(self, record: bytes, publishing: bool, low: int, high: int) -> None:
-        """One event about positions low..high."""
+    def add(self, record: bytes, publishing: bool, low: int, high: int) -> bool:
+        """One event about positions low..high; whether it is the first that waits."""
         self.events += 1
         chunk, file, size = self._chunk, self.file, len(record)
         chunk.events += 1
@@ -80,6 +80,7 @@ class Buffer:
         chunk.parts.append(record)
         self.pending += size
         file.size += size
+        return chunk.events == 1
 
     def _push(self, record: bytes) -> None:
         self._chunk.parts.append(record)

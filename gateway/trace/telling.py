@@ -49,7 +49,7 @@ class Telling:
     def __init__(self, buffer: Buffer, clock: Callable[[], int], nudge: Callable[[], None]) -> None:
         self._buffer = buffer
         self._clock = clock
-        self._nudge = nudge  # something waits to be written
+        self._nudge = nudge  # something waits to be written now
 
     # ------------------------------------------------------------------------------------------- publishing
 
@@ -376,8 +376,8 @@ class Telling:
         tail: bytes = b"",
     ) -> None:
         record = events.encode(step, low, high, now, flags, number, other, messages, attempt, who, what, why, tail)
-        self._buffer.add(record, step <= Step.FILTERED, low, high)
-        self._nudge()
+        if self._buffer.add(record, step <= Step.FILTERED, low, high):
+            self._nudge()
 
 
 def _positions(batch: Batch) -> Sequence[Position]:
