@@ -34,7 +34,7 @@ class Listener:
     ) -> None:
         self.name = name
         self._unsent = unsent
-        self._poller = Poller()
+        self._poller = Poller(None if unsent is None else unsent.gathering)
         self._kernel_bytes_max = kernel_bytes_max
         self._sockets = [_bind(name, info, backlog) for info in _resolve(name, address)]
         self.accepted = 0

@@ -8,6 +8,7 @@ from this task, so an ack costs its own work. The connection's task is woken onl
 from __future__ import annotations
 
 import select
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 from typing import Final, Protocol
 
@@ -28,7 +29,9 @@ class Readable(Protocol):
 class Poller:
     """Sockets by descriptor. A socket that is added must be removed before it is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, gathering: AbstractContextManager[None] | None = None) -> None:
+        """`gathering` is entered for each turn."""
+        self._gathering = gathering or nullcontext()
         self._epoll = select.epoll()
         self._waiting: dict[int, Readable] = {}
         self._left: list[tuple[int, int]] = []  # events of the last turn that had no time any more
@@ -52,7 +55,8 @@ class Poller:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-            self._turn()
+            with self._gathering:
+                self._turn()
 
     def _turn(self) -> None:
         events = self._left or self._epoll.poll(0, _EVENTS_MAX)

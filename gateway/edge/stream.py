@@ -38,7 +38,9 @@ Sent = Callable[[], None]
 class Gathering:
     """While it is entered, what streams are offered is put together, and goes to each socket in one call at the end.
 
-    A commit answers many publishes of one connection, and a system call each would cost more than all else of them.
+    A commit answers many publishes of one connection, and a system call each would cost more than all else of them. And
+    who is told something while it sleeps has to be woken, 20 us each time; of many that are told one behind the other
+    most are awake.
     """
 
     def __init__(self) -> None:
@@ -56,6 +58,14 @@ class Gathering:
                 stream.offer(*items[0])
             else:
                 stream.offer_all(items)
+
+    def send_now(self, stream: OutboxStream) -> None:
+        """What `stream` has been offered so far goes, for something else has to come behind it now."""
+        items = self._offered.pop(stream, None)
+        if items:
+            is_entered, self.is_entered = self.is_entered, False
+            stream.offer_all(items)
+            self.is_entered = is_entered
 
     def add(self, stream: OutboxStream, data: bytes, sent: Sent | None) -> None:
         self._offered.setdefault(stream, []).append((data, sent))
@@ -284,8 +294,10 @@ class OutboxStream(trio.abc.Stream):
         Small or scattered parts are joined: a gathering of many costs more than a copy. So is what the kernel leaves.
         """
         size = sum(map(len, parts))
-        gathering = self._together is not None and self._together.gathering.is_entered
-        if self._outbox or self._closed or self._broken or gathering or not _gathers(len(parts), size):
+        gathers = _gathers(len(parts), size)
+        if gathers:
+            self._send_gathered()
+        if self._outbox or self._closed or self._broken or not gathers:
             if self._together is not None and len(parts) > 1:
                 self._together.joined_bytes += size
             self.offer(b"".join(parts), sent)
@@ -305,6 +317,10 @@ class OutboxStream(trio.abc.Stream):
             self._leave(memoryview(b"".join(parts))[taken:], sent)
         elif sent is not None:
             sent()
+
+    def _send_gathered(self) -> None:
+        if self._together is not None:
+            self._together.gathering.send_now(self)
 
     def _leave(self, rest: memoryview, sent: Sent | None) -> None:
         """What the kernel did not take waits for the sender."""
@@ -389,6 +405,7 @@ class OutboxStream(trio.abc.Stream):
 
     def shutdown(self) -> None:
         """No more will be sent; the peer sees the end behind what was."""
+        self._send_gathered()
         try:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -397,6 +414,7 @@ class OutboxStream(trio.abc.Stream):
     def abort(self) -> None:
         """Cut the connection now; whoever waits on it is woken."""
         if not self._closed:
+            self._send_gathered()
             self._closed = True
             self._break()
             self._attended(outcome.Error(trio.ClosedResourceError()))

@@ -9,6 +9,7 @@ import trio
 import trio.testing
 
 from gateway.edge.poller import Poller
+from gateway.edge.stream import Unsent
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -51,6 +52,25 @@ async def test_whoever_waits_is_called_each_time_and_no_more_once_removed(
     await trio.testing.wait_all_tasks_blocked()
     assert reader.seen == [b"one", b"two"]
     assert len(poller) == 0
+
+
+async def test_what_a_turn_tells_clients_is_gathered(pairs: list[Pair], nursery: trio.Nursery) -> None:
+    gathering = Unsent(0).gathering
+    poller = Poller(gathering)
+
+    class Watching(Reader):
+        def look(self) -> None:
+            super().look()
+            assert gathering.is_entered
+
+    readers = [Watching(ours) for ours, _ in pairs]
+    for (ours, theirs), reader in zip(pairs, readers, strict=True):
+        poller.add(ours.fileno(), reader)
+        theirs.send(b"one")
+    nursery.start_soon(poller.run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [reader.seen for reader in readers] == [[b"one"]] * 3
+    assert not gathering.is_entered
 
 
 async def test_the_end_of_a_connection_is_something_to_read(pairs: list[Pair], nursery: trio.Nursery) -> None:

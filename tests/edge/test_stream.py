@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from typing import cast
@@ -387,6 +387,32 @@ async def test_what_is_gathered_goes_behind_what_is_unsent(
         stream.offer(b"two")
     data = await read_all(pair[1], LARGE + 6)
     assert data[LARGE:] == b"onetwo"
+
+
+async def test_what_is_large_is_not_gathered_but_goes_at_once_behind_what_is(
+    pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery
+) -> None:
+    together = Unsent(1 << 30)
+    stream = OutboxStream(pair[0], nursery, together)
+    with together.gathering:
+        stream.offer(b"one")
+        stream.offer_parts([b"x" * 10_000, b"y" * 10_000])
+        assert read(pair[1]) == b"one" + b"x" * 10_000 + b"y" * 10_000
+        stream.offer(b"two")
+        assert together.joined_bytes == 0
+    assert read(pair[1]) == b"two"
+
+
+@pytest.mark.parametrize("end", [OutboxStream.shutdown, OutboxStream.abort])
+async def test_what_is_gathered_is_sent_before_the_end(
+    pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery, end: Callable[[OutboxStream], None]
+) -> None:
+    together = Unsent(1 << 30)
+    stream = OutboxStream(pair[0], nursery, together)
+    with together.gathering:
+        stream.offer(b"the last")
+        end(stream)
+    assert read(pair[1]) == b"the last"
 
 
 async def test_what_fails_while_answers_are_gathered_keeps_none_of_them_back(
