@@ -10,6 +10,7 @@ import trio
 
 from gateway.broker.lease import Consumer, Lease
 from gateway.broker.subscription import Subscription
+from gateway.engine.holds import Holds
 from gateway.engine.reader import LostMessagesError, Reader
 from gateway.model import Delivery, Format
 from gateway.wire.cloudevents import encode_event
@@ -63,8 +64,9 @@ class Turns:
 class Deliveries:
     """Makes deliveries of leases. Where a body is not in memory, the subscription waits until it has been read."""
 
-    def __init__(self, reader: Reader, turns: Turns) -> None:
+    def __init__(self, reader: Reader, turns: Turns, holds: Holds) -> None:
         self._reader = reader
+        self._holds = holds
         self._turns = turns
         self._loading: dict[Delivery, Subscription] = {}
         self.lost = 0
@@ -86,6 +88,7 @@ class Deliveries:
             if bodies is None:
                 delivery.bodies.clear()
                 self._loading[delivery] = subscription
+                self._holds.take(delivery, [(lease.first, lease.slice.last) for lease in leases])
                 subscription.loading = True
                 self._turns.drop(subscription)
                 break
@@ -102,11 +105,6 @@ class Deliveries:
                     lease.consumer.blocked = False
                     lease.consumer.update()
         delivery.leases, delivery.bodies, delivery.count = [], [], 0
-
-    @property
-    def loading(self) -> int:
-        """Deliveries whose bodies have still to be read: no segment may go meanwhile."""
-        return len(self._loading)
 
     def recall(self, subscription: Subscription) -> list[Consumer]:
         """Have nothing sent that is being read for `subscription`; those of its consumers that go on waiting."""
@@ -135,6 +133,7 @@ class Deliveries:
             self._set_aside(subscription, delivery, set(lost.positions))
         finally:
             del self._loading[delivery]
+            self._holds.give_back(delivery)
             subscription.loading = False
             self._turns.mark(subscription)
 

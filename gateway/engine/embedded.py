@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from random import random
 from typing import Any, Final, cast
@@ -32,6 +31,7 @@ from gateway.engine.doomed import DoomedMessages
 from gateway.engine.gate import Gate
 from gateway.engine.giveway import GiveWay
 from gateway.engine.history import matching, sources
+from gateway.engine.holds import Holds
 from gateway.engine.keeping import is_done_with
 from gateway.engine.longfilters import LongFilters
 from gateway.engine.lookup import Lookup
@@ -102,13 +102,13 @@ class EmbeddedEngine:
         self._log.releasable = self._releasable
         self._appender = Appender(self._log, self._catalogue, self._dedup)
         self._opened_ms = now
-        self._pins = 0  # readers that need every segment to stay
+        self._held = Holds()
         self._turns = Turns(lambda: self._log.durable_end)
-        self._reader = Reader(self._log)
+        self._reader = Reader(self._log, self._held)
         self._lookup = Lookup(self._log, self._reader)
         self._doomed = DoomedMessages(self._reader, config.deliver.dead_letter_bytes_max)
-        self._deliveries = Deliveries(self._reader, self._turns)
-        self._merging = Merging(self._log, self._catalogue, config.store, window_ms, lambda: self._pins > 0)
+        self._deliveries = Deliveries(self._reader, self._turns, self._held)
+        self._merging = Merging(self._log, self._catalogue, config.store, window_ms, lambda: self._held.everything > 0)
         self._sweeping = Sweeping(self._log, self._catalogue, self._write_news)
         self._steering = Steering(self._log, self._catalogue, self._turns, self._deliveries)
         self._created: list[Callable[[str], None]] = []
@@ -169,9 +169,9 @@ class EmbeddedEngine:
         return self._catalogue.snapshot(self._log.segments[0].base)
 
     def _releasable(self, segment: Segment) -> bool:
-        if self._pins or self._deliveries.loading or segment.ids_ms + self._dedup.window_ms > self._clock():
+        if self._held.everything or segment.ids_ms + self._dedup.window_ms > self._clock():
             return False
-        return is_done_with(segment, self._catalogue.by_number)
+        return is_done_with(segment, self._catalogue.by_number) and not self._held.keeps(segment)
 
     # ------------------------------------------------------------------------------------------- publishing
 
@@ -276,7 +276,7 @@ class EmbeddedEngine:
         """Find the past of a subscription that starts at the start. It is given nothing before that is done."""
         filter_ = self._catalogue.filters.get(subscription.number)
         log = self._log
-        with self._pinned():
+        with self._held.all():
             past = await trio.to_thread.run_sync(
                 matching,
                 log.shelf,
@@ -315,7 +315,7 @@ class EmbeddedEngine:
         await self._log.sync()
 
     async def seek(self, name: str, to: SeekTo, now: int) -> Sought:
-        with self._pinned():
+        with self._held.all():
             return await self._steering.seek(name, to, lambda: self._begin(now))
 
     async def redrive(self, name: str, now: int) -> int:
@@ -323,7 +323,7 @@ class EmbeddedEngine:
         return await self._steering.redrive(name)
 
     async def why(self, name: str, position: int, now: int) -> Why:
-        with self._pinned():
+        with self._held.all():
             return await self._steering.why(name, position, now)
 
     def subscription(self, name: str, now: int) -> SubscriptionView:
@@ -569,7 +569,7 @@ class EmbeddedEngine:
         while self._delays.behind:  # or a time to live could be over before the delay in front of it is known to be
             await give_way()
             self._go_on(self._come_due(now), now)
-        with self._pinned():
+        with self._held.all():
             await self._sweeping.sweep(now)
 
     async def merge(self, now: int) -> bool:
@@ -585,8 +585,7 @@ class EmbeddedEngine:
         return self._merging.statistics
 
     async def dead_letters(self) -> list[DeadLetter]:
-        with self._pinned():
-            return await self._doomed.take()
+        return await self._doomed.take()
 
     def bury(self, dead: DeadLetter, now: int) -> None:
         self._doomed.bury(dead)
@@ -602,14 +601,13 @@ class EmbeddedEngine:
     async def read(self, position: int) -> bytes | None:
         if not self._holds(position):
             return None
-        with self._pinned():
-            try:
-                return await self._reader.one(position)
-            except LostMessagesError:  # damaged, or merged away
-                return None
+        try:
+            return await self._reader.one(position)
+        except LostMessagesError:  # damaged, or merged away
+            return None
 
     async def lookup(self, message_id: str) -> list[int]:
-        with self._pinned():
+        with self._held.all():
             return await self._lookup.find(message_id)
 
     def standing(self, position: int) -> dict[str, bool] | None:
@@ -648,15 +646,6 @@ class EmbeddedEngine:
             inflight_records=dict(zip(TIERS, self._clockwork.records(), strict=True)),
             inflight_settled=dict(zip(TIERS, self._clockwork.settled, strict=True)),
         )
-
-    @contextmanager
-    def _pinned(self) -> Iterator[None]:
-        """Every segment stays meanwhile."""
-        self._pins += 1
-        try:
-            yield
-        finally:
-            self._pins -= 1
 
     def _begin(self, now: int) -> None:
         """Before anything is written: seal a full segment; refuse where the store has failed."""

@@ -32,7 +32,7 @@ _decode: Final = msgspec.json.Decoder(_Stored).decode
 
 
 class Lookup:
-    """Over the log; whoever asks holds the segments (`EmbeddedEngine._pinned`)."""
+    """Over the log; whoever asks holds the segments (`Holds.all`)."""
 
     def __init__(self, log: Log, reader: Reader) -> None:
         self._log = log

@@ -6,7 +6,7 @@ millisecond with pauses between them, and can be left at any of them: an unfinis
 
 The copy is of what was due when it was looked at. From then on messages are settled, which does no harm; but a seek,
 or a subscription that begins in the past, makes due what the copy may have left out: then it is thrown away. While
-anybody counts or searches the segments (`EmbeddedEngine._pinned`) it waits.
+anybody counts or searches the segments (`Holds.all`) it waits.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from gateway.engine.holds import Holds
 from gateway.errors import StoreError
 from gateway.store.index import Index, Piece
 from gateway.store.log import Log
@@ -34,8 +35,9 @@ class LostMessagesError(StoreError):
 class Reader:
     """Reads by position. Everything asked for must be durable, and in a segment that is still there."""
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: Log, holds: Holds) -> None:
         self._log = log
+        self._holds = holds
 
     def cached(self, positions: Sequence[int]) -> list[Buffer] | None:
         """The pieces of ascending `positions` of one segment; None where a record has to be read and checked first.
@@ -68,7 +70,7 @@ class Reader:
         return shelf.view(segment, piece) if shelf.is_verified(segment, (piece,)) else None
 
     async def read(self, slices: Sequence[Sequence[int]]) -> list[Buffer]:
-        """The same for any positions, reading what has to be off the run loop.
+        """The same for any positions, reading what has to be off the run loop. They are held by whoever asks.
 
         LostMessagesError names all of them that are damaged, or that the disk does not give.
         """
@@ -121,7 +123,9 @@ class Reader:
         """One delivery JSON, wherever it is. LostMessagesError: nowhere any more, or damaged."""
         segment = self._log.segment_of(position)
         pieces = self.cached((position,)) if segment is not None and segment.index.has(position) else None
-        pieces = pieces or await self.read([(position,)])
+        if pieces is None:
+            with self._holds.at(position):
+                pieces = await self.read([(position,)])
         return bytes(pieces[0])
 
     def _by_segment(self, positions: Sequence[int]) -> Iterator[tuple[Segment, Sequence[int]]]:

@@ -28,7 +28,7 @@ from gateway.store.record import Kind
 
 
 class Steering:
-    """The calls; whoever makes one holds the segments (`EmbeddedEngine._pinned`)."""
+    """The calls; whoever makes one holds the segments (`Holds.all`)."""
 
     def __init__(self, log: Log, catalogue: Catalogue, turns: Turns, deliveries: Deliveries) -> None:
         self._log = log

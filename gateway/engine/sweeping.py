@@ -38,7 +38,7 @@ class _Swept:
 
 
 class Sweeping:
-    """One sweep after the other; whoever makes one holds the segments (`EmbeddedEngine._pinned`)."""
+    """One sweep after the other; whoever makes one holds the segments (`Holds.all`)."""
 
     def __init__(self, log: Log, catalogue: Catalogue, write_news: Callable[[Subscription, int], None]) -> None:
         self._log = log

@@ -346,7 +346,7 @@ async def test_whoever_counts_the_segments_is_waited_for(tmp_path: Path) -> None
         done = trio.Event()
 
         async def pin() -> None:
-            with gateway.engine._pinned():
+            with gateway.engine._held.all():
                 await trio.sleep(0.1)
                 assert segments_of(gateway) == before
                 done.set()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import Store
+from gateway.engine.holds import Holds
 from gateway.engine.reader import LostMessagesError, Reader
 from gateway.store.log import Log
 from tests.store.building import NOW_MS, Told, body_of, segments
@@ -18,7 +19,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     log = Log(Store(directory=str(tmp_path)))
     log.open(Told(), NOW_MS)
     log.recent.add(8, joined(8, 9))
-    yield Reader(log)
+    yield Reader(log, Holds())
     log.close()
 
 
