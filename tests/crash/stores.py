@@ -54,6 +54,23 @@ class Store:
         return Store(directory, self.bodies, self.contents)
 
 
+@attrs.frozen
+class Flip:
+    """One bit of one file that goes the other way, in a copy of the store."""
+
+    store: Store
+    name: str
+    bit: int
+
+    def __str__(self) -> str:
+        return f"bit {self.bit} of {self.name}"
+
+    def carry_out(self, path: Path) -> None:
+        data = bytearray(path.read_bytes())
+        data[self.bit >> 3] ^= 1 << (self.bit & 7)
+        path.write_bytes(data)
+
+
 def build(directory: Path, *, crash: bool) -> Store:
     async def fill() -> dict[int, bytes]:
         async with driven(directory, FaultyFiles(), crash=crash, **SETTINGS) as gateway:
