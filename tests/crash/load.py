@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -18,6 +20,7 @@ from tests.e2e.process import GatewayProcess
 SUBSCRIPTION: Final = "crash"
 UNDER_WAY_MAX: Final = 50
 HANDSHAKE_S: Final = 10
+MERGE_S: Final = 3
 STATES: Final = ("acked", "in_flight", "waiting", "delayed", "expired", "dead_lettered")
 CONFIG: Final = """
 [store]
@@ -25,6 +28,12 @@ segment_bytes = 65536
 merge_interval_s = 0.05
 """
 """Segments that are full, and merged, many times between two ends."""
+MERGING: Final = """
+merge_bytes_per_s = 524288
+[limits]
+dedup_window_s = 0
+"""
+"""And they are merged at once, for nobody needs the ids in them, and so slowly that an end can come in between."""
 _JSON = msgspec.json.Encoder()
 
 
@@ -47,12 +56,16 @@ async def connected(gateway: GatewayProcess) -> AsyncIterator[WebSocketConnectio
 class Load:
     """One cycle after the other; `produce` and `consume` end when the connection is lost."""
 
-    def __init__(self, gateway: GatewayProcess, history: History, seed: int) -> None:
+    def __init__(self, gateway: GatewayProcess, history: History, seed: int, merging: Path | None = None) -> None:
+        """`merging`: the store on whose merges the ends are to come down. Producers use no ids then."""
         self.gateway = gateway
         self.history = history
         self.dice = random.Random(seed)
         self.deaf = False
-        self._with_ids = True
+        self.interrupted = 0
+        """Merges on which an end came down."""
+        self._merging = merging
+        self._with_ids = merging is None
         self._answered = trio.Event()
         self._count = 0
         self._waiting: dict[int, list[str]] = {}
@@ -60,12 +73,12 @@ class Load:
     async def cycle(self, number: int, end: Callable[[], None], *, deaf: bool = False) -> None:
         """Under load for a while, from the first answer on; then `end`, off the run loop, takes the gateway away.
 
-        Of three cycles the first has ids of the producer's, for as long as which are remembered a segment is not
-        merged; the second has none; the third only consumes, so that little is left of what there is.
+        Of three cycles the first has ids of the producer's where there are any, for as long as which are remembered a
+        segment is not merged; the second has none; the third only consumes, so that little is left of what there is.
         `deaf`: what is said from that moment on is not heard, as if the machine had gone.
         """
         self._answered = trio.Event()
-        self._with_ids = number % 3 == 0
+        self._with_ids = self._merging is None and number % 3 == 0
         seconds = self.dice.uniform(0.1, 0.4)
         async with trio.open_nursery() as nursery:
             if number % 3 < 2:
@@ -73,10 +86,27 @@ class Load:
             nursery.start_soon(self.consume, 0.9)
             with trio.move_on_after(HANDSHAKE_S):
                 await self._answered.wait()
+            if self._merging:
+                await self._merge()
+                seconds /= 10
             await trio.sleep(seconds)
+            self.interrupted += self._is_merging()
             self.deaf = deaf
             await trio.to_thread.run_sync(end)
         self.deaf = False
+
+    async def _merge(self) -> None:
+        """Until one has begun; every other time, until it is over: what comes at its end is interrupted too."""
+        with trio.move_on_after(MERGE_S):
+            while not self._is_merging():
+                await trio.sleep(0.005)
+            over = self.dice.random() < 0.5
+            while over and self._is_merging():
+                await trio.sleep(0.001)
+
+    def _is_merging(self) -> bool:
+        """A copy has a name of its own until it takes the place of what it was made of."""
+        return self._merging is not None and any(name.endswith(".log.tmp") for name in os.listdir(self._merging))
 
     async def produce(self) -> None:
         """Publish without waiting for answers, until the connection is lost; first what had an id and no answer."""
@@ -154,6 +184,11 @@ class Load:
     async def _is_waiting(self) -> int:
         return (await trio.to_thread.run_sync(self.gateway.statistics, SUBSCRIPTION))["waiting"]
 
+    def told(self, ends: int) -> str:
+        """How far it is."""
+        merges = f"{merges_of(self.gateway)} merges and {self.interrupted} interrupted"
+        return f"{ends} ends, {merges}, {len(self.history.ok):,} messages answered, nothing broken"
+
     def check_conservation(self) -> None:
         """Promise 6: what was routed is somewhere, and what was answered is counted."""
         shown = self.gateway.statistics(SUBSCRIPTION)
@@ -167,3 +202,8 @@ async def lost_is_the_end() -> AsyncIterator[None]:
         yield
     except* (ConnectionClosed, HandshakeError, OSError, trio.BrokenResourceError, trio.TooSlowError):
         pass
+
+
+def merges_of(gateway: GatewayProcess) -> int:
+    """Those that came to their end, over all of its lives."""
+    return gateway.log.read_text(encoding="utf-8").count("merged segments")

@@ -22,7 +22,7 @@ Judge = Callable[[Path, Case], Awaitable[list[str]]]
 """What is broken in this case, in words; the directory is its own to write to, and may have the files of the last."""
 Say = Callable[[str], None]
 
-CHUNK: Final = 64
+CHUNK: Final = 16
 """Cases that a process takes at once: few enough for what has been found to be said soon."""
 _SAY_S: Final = 15.0
 

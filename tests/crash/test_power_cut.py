@@ -11,8 +11,9 @@ import pytest
 import trio
 
 from tests.crash.history import History
-from tests.crash.load import CONFIG, SUBSCRIPTION, Load
+from tests.crash.load import CONFIG, MERGING, SUBSCRIPTION, Load, merges_of
 from tests.crash.power_cut import PowerCutDisk, why_not
+from tests.crash.spread import Say
 from tests.e2e.process import GatewayProcess
 
 CYCLES = int(os.environ.get("POWER_CUTS", "0"))
@@ -45,21 +46,38 @@ def cut_power(gateway: GatewayProcess, disk: PowerCutDisk) -> None:
 
 
 @pytest.mark.slow
-async def test_no_answered_publish_is_lost_over_power_cuts(tmp_path: Path, disk: PowerCutDisk) -> None:
+async def test_no_answered_publish_is_lost_over_power_cuts(tmp_path: Path, disk: PowerCutDisk, say: Say) -> None:
+    await cut_again_and_again(tmp_path, disk, CONFIG, CYCLES, say)
+
+
+@pytest.mark.slow
+async def test_no_answered_publish_is_lost_over_power_cuts_among_merges(
+    tmp_path: Path, disk: PowerCutDisk, say: Say
+) -> None:
+    merges, interrupted = await cut_again_and_again(tmp_path, disk, CONFIG + MERGING, CYCLES, say, merging=True)
+    assert merges + interrupted
+
+
+async def cut_again_and_again(
+    tmp_path: Path, disk: PowerCutDisk, config: str, cycles: int, say: Say, *, merging: bool = False
+) -> tuple[int, int]:
+    """Merges that came to their end meanwhile, and those that were interrupted."""
     history = History()
-    (tmp_path / "gateway.toml").write_text(CONFIG, encoding="utf-8")
+    (tmp_path / "gateway.toml").write_text(config, encoding="utf-8")
     arguments = ("--data", str(disk.directory / "store"), "--config", str(tmp_path / "gateway.toml"))
     with GatewayProcess(tmp_path / "gateway", *arguments) as gateway:
         gateway.put_subscription(SUBSCRIPTION, topics=["crash.>"])
-        load = Load(gateway, history, SEED)
-        for number in range(CYCLES):
+        load = Load(gateway, history, SEED, disk.directory / "store" if merging else None)
+        for number in range(cycles):
             await load.cycle(number, partial(cut_power, gateway, disk), deaf=True)
             await trio.to_thread.run_sync(load.check_conservation)
             assert history.violations == []
+            say(load.told(number + 1))
         await load.drain(30)
         await trio.to_thread.run_sync(load.check_conservation)
         assert history.violations == []
         assert history.missing == set()
-        assert len(history.ok) > 100 * CYCLES
+        assert len(history.ok) > 100 * cycles
         assert list((disk.directory / "store").glob("*.log"))
         assert gateway.terminate() == 0
+    return merges_of(gateway), load.interrupted
