@@ -23,7 +23,7 @@ test: .venv/installed-dev ## run the tests; ARGS='-k wheel' passes pytest argume
 	@$(call need,command -v initdb || ls /usr/lib/postgresql/*/bin/initdb,postgresql)
 	@$(BIN)/python -m pytest $(ARGS)
 
-crash: .venv/installed-dev ## all crash points, faults and damage; 200 times kill -9, 20 power cuts (as root); SEED=1 CYCLES=200 CUTS=20
+crash: .venv/installed-dev ## all crash points, faults and damage; 300 times kill -9, 40 power cuts (as root); SEED=1 CYCLES=200 CUTS=20
 	@$(call need,command -v mkfs.ext4 && command -v mount,e2fsprogs mount)
 	CRASH_POINTS=0 CRASH_FAULTS=0 CRASH_BITS=0 CRASH_SEED=$(or $(SEED),1) CRASH_CYCLES=$(or $(CYCLES),200) \
 	POWER_CUTS=$(or $(CUTS),20) $(BIN)/python -m pytest tests/crash $(ARGS)

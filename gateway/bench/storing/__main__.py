@@ -18,6 +18,7 @@ from rich.table import Table
 
 from gateway import __version__
 from gateway.bench.storing import parts
+from gateway.bench.storing.growth import grown
 from gateway.bench.storing.parts import Measurement, Part, Place
 from gateway.bench.vitals import filesystem
 
@@ -106,7 +107,7 @@ def _plan(
 
 
 async def _run(plan: list[Measurement], directory: Path, console: Console) -> list[dict[str, Any]]:
-    """A part that fails is said, and the next goes on."""
+    """A part that fails is said, and the next goes on. Behind parts of several sizes it is said how they grow."""
     found: list[dict[str, Any]] = []
     for number, measurement in enumerate(plan):
         place = Place(directory / str(number), _say, _Counter())
@@ -120,6 +121,10 @@ async def _run(plan: list[Measurement], directory: Path, console: Console) -> li
         else:
             _print(part, console)
             found.append(part.plain)
+    growth = grown(found)
+    if growth is not None:
+        _print(growth, console)
+        found.append(growth.plain)
     return found
 
 

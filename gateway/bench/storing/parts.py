@@ -188,24 +188,36 @@ async def drained(place: Place, messages: int) -> Part:
 async def merged(place: Place, messages: int, seconds: float) -> Part:
     """Nine of ten batches are settled."""
     filling = Filling(messages=messages, settled=Settled.MOST, segment_bytes=beside.SEGMENT_BYTES)
-    found: list[beside.Beside] = []
-    for merging in (False, True):
-        store, _ = await place.filled("merge", filling)
-        place.say(f"merge: publishing for {seconds:g} s {'beside' if merging else 'without'} merging")
-        found.append(await beside.publish(store, seconds, merging=merging))
-        place.remove(store)
-    without, with_ = found
-    ratio = with_.publish.p99_ms / without.publish.p99_ms
-    rows: list[Row] = [_beside(each) for each in found]
-    merged_ = f"{with_.merges:,.0f} merges, {_mib(int(with_.moved_bytes))} moved, {_mib(int(with_.freed_bytes))} freed"
-    rows.append(("p99 beside merging, by that without", f"{ratio:.2f}", merged_))
-    return Part("merge", rows, {"merge": {"runs": [attrs.asdict(each) for each in found], "p99_ratio": ratio}})
+    store, _ = await place.filled("merge", filling)
+    rows: list[Row] = []
+    plain: list[dict[str, Any]] = []
+    for rate_per_s in beside.RATES_PER_S:
+        found: list[beside.Beside] = []
+        for merging in beside.TURNS:
+            place.say(f"merge: {_pace(rate_per_s)} for {seconds:g} s {'beside' if merging else 'without'} merging")
+            found.append(await beside.publish(store, seconds, rate_per_s, merging=merging))
+            rows.append(_beside(found[-1]))
+        ratio = beside.Ratio.of(found)
+        what = f"{_pace(rate_per_s)}, p99 beside merging"
+        rows.append((what, f"{ratio.best:.2f} of that without", f"the best of each; of the medians {ratio.median:.2f}"))
+        runs = [attrs.asdict(each) for each in found]
+        plain.append({"rate_per_s": rate_per_s, "runs": runs, "p99_ratio": attrs.asdict(ratio)})
+    place.remove(store)
+    return Part("merge", rows, {"merge": plain})
+
+
+def _pace(rate_per_s: float | None) -> str:
+    return "saturated" if rate_per_s is None else f"{rate_per_s:,.0f}/s"
 
 
 def _beside(found: beside.Beside) -> Row:
     latency = found.publish
-    what = f"publish at {beside.RATE_PER_S:,}/s, {'beside' if found.merging else 'without'} merging"
-    note = f"p50 {latency.p50_ms:.1f}, p99.9 {latency.p99_9_ms:.1f} ms; {found.cpu_us_per_message:.1f} us CPU a message"
+    note = f"p50 {latency.p50_ms:.1f}, p99.9 {latency.p99_9_ms:.1f} ms; {found.published_per_s:,.0f}/s, "
+    note += f"{found.cpu_us_per_message:.1f} us CPU a message"
+    if found.merging:
+        copied = _mib(int(found.copied_bytes_per_s))
+        note += f"; copying {found.merging_share:.0%} of the time, {copied}/s, {found.merges:.0f} merges"
+    what = f"{_pace(found.rate_per_s)}, {'beside' if found.merging else 'without'} merging"
     return what, f"p99 {latency.p99_ms:.1f} ms", note
 
 

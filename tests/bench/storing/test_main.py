@@ -61,12 +61,29 @@ def test_drain(tmp_path: Path) -> None:
 def test_merge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(beside, "SEGMENT_BYTES", 1024 * 1024)
     monkeypatch.setattr(beside, "_WARM", 10_000)
-    monkeypatch.setenv("GATEWAY_STORE__MERGE_BYTES_PER_S", "1048576")  # or all is done before it is looked at
-    _, part = ran(tmp_path, "merge", "--few", "40000", "--seconds", "0.4")
-    without, with_ = part["merge"]["runs"]
-    assert (without["merges"], without["merging"], with_["merging"]) == (0, False, True)
-    assert with_["merges"] > 0
-    assert with_["freed_bytes"] > 100_000
+    monkeypatch.setattr(beside, "TURNS", (False, True))
+    monkeypatch.setattr(beside, "RATES_PER_S", (None,))
+    monkeypatch.setenv("GATEWAY_STORE__MERGE_BYTES_PER_S", "262144")  # or all is done before it is looked at
+    outcome, part = ran(tmp_path, "merge", "--few", "40000", "--seconds", "0.4")
+    [found] = part["merge"]
+    without, with_ = found["runs"]
+    assert (without["merging"], without["merges"], without["merging_share"]) == (False, 0, 0)
+    assert (with_["merging"], with_["rate_per_s"]) == (True, None)
+    assert with_["merging_share"] > 0
+    assert with_["copied_bytes_per_s"] > 0
+    assert found["p99_ratio"]["best"] == pytest.approx(with_["publish"]["p99_ms"] / without["publish"]["p99_ms"])
+    assert "of that without" in outcome.output
+
+
+def test_several_sizes_show_how_it_grows(tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    arguments = ["restart", "--messages", "1000", "--messages", "3000", "--directory", str(tmp_path)]
+    outcome = CliRunner().invoke(main, [*arguments, "--output", str(file)])
+    *each, last = orjson.loads(file.read_bytes())["parts"]
+    assert [part["restart"]["filled"]["messages"] for part in each] == [1000, 3000]
+    assert last["growth"][0]["name"] == "restart behind a kill -9, to /readyz"
+    assert [messages for messages, _ in last["growth"][0]["points"]] == [1000, 3000]
+    assert "100 M would be" in " ".join(outcome.output.split())
 
 
 def test_copies(tmp_path: Path) -> None:
