@@ -1,13 +1,14 @@
 """What nobody has taken in time: by its own time to live, or by the subscription's retention.
 
-Both are acted on by a sweep, not only when a message's turn comes. What a consumer holds, or what is on its way to the
-dead letters, is left alone; it is looked at again when it came back. Retention runs from when a message was stored, or,
-where it was published with a delay, from when it was due.
+Both are acted on by a sweep, not only when a message's turn comes, and on what cannot be read as on all else. What a
+consumer holds, or what is on its way to the dead letters, is left alone; it is looked at again when it came back.
+Retention runs from when a message was stored, or, where it was published with a delay, from when it was due.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 from gateway.broker.queue import times_of, walk
@@ -81,10 +82,10 @@ def _cut(piece: Slice, index: int) -> tuple[Slice | None, Slice | None]:
 
 
 def _expire_ready(s: Subscription, position: int, cutoff_ms: int, segments: Sequence[Segment]) -> bool:
-    """What came back and was taken by nobody. What backs off comes back first."""
+    """What came back and was taken by nobody, and what cannot be read. What backs off comes back first."""
     old: list[int] = []
     looked = 0
-    for piece in s.ready_before(position):
+    for piece in chain(s.ready_before(position), s.damaged):
         times = times_of(segments, piece.positions)
         old += [p for p in piece.positions if p < position and times.get(p, (0, 0))[0] <= cutoff_ms]
         looked += len(piece)

@@ -46,6 +46,15 @@ class Slice(msgspec.Struct, eq=False, gc=False):
             Slice(positions[index:], positions[index - 1] + 1, self.attempts),
         )
 
+    def singled_out(self, position: int) -> tuple[Slice | None, Slice, Slice | None]:
+        """The messages before `position`, which is one of them; it alone; and those behind it."""
+        start, stop = self.within(position, position)
+        before: Slice | None = None
+        piece, after = self.cut(stop) if stop < len(self) else (self, None)
+        if start:
+            before, piece = piece.cut(start)
+        return before, piece, after
+
     def within(self, low: int, high: int) -> tuple[int, int]:
         """Indices [start, stop) of the messages with low <= position <= high."""
         positions = self.positions

@@ -647,21 +647,23 @@ class Subscription:
         return takewhile(lambda piece: piece.first < limit, (piece for piece, _ in self._ready))
 
     def take_out(self, position: int) -> Slice | None:
-        """Take `position` out of what came back or is delayed; None where it is in neither."""
+        """Take `position` out of what came back, is delayed, or cannot be read; None where it is in none of them."""
         for pile in (self._ready, self._delays):
             if pile.find(position) is None:
                 continue
             [(piece, tick, _)] = pile.overlapping(position, position)
-            start, stop = piece.within(position, position)
-            if stop < len(piece):
-                piece, after = piece.cut(stop)
-                pile.add(after, tick)
-            if start > 0:
-                before, piece = piece.cut(start)
-                pile.add(before, tick)
+            before, piece, after = piece.singled_out(position)
+            for rest in (before, after):
+                if rest is not None:
+                    pile.add(rest, tick)
             if pile is self._delays:
                 self.delayed -= 1
             return piece
+        for number, piece in enumerate(self.damaged):
+            if position in piece.positions:
+                before, piece, after = piece.singled_out(position)
+                self.damaged[number : number + 1] = [rest for rest in (before, after) if rest is not None]
+                return piece
         return None
 
     def bury_at(self, ranges: Ranges) -> None:

@@ -24,6 +24,18 @@ def test_the_parts_of_a_cut_are_the_slice_and_their_spans_meet(there: Sequence[i
     assert isinstance(before.positions, type(there)), "what is contiguous stays a range"
 
 
+@given(positions, st.data())
+def test_one_that_is_singled_out_leaves_what_was_before_and_behind_it(
+    there: Sequence[int], data: st.DataObject
+) -> None:
+    position = data.draw(st.sampled_from(list(there)))
+    before, piece, after = Slice(there, there[0] - 1, attempts=3).singled_out(position)
+    parts = [part for part in (before, piece, after) if part is not None]
+    assert [p for part in parts for p in part.positions] == list(there)
+    assert (list(piece.positions), {part.attempts for part in parts}) == ([position], {3})
+    assert [part.span_low for part in parts] == [there[0] - 1, *(part.last + 1 for part in parts[:-1])]
+
+
 @given(positions, st.integers(0, 60), st.integers(0, 60))
 def test_what_lies_within_is_a_run_of_indices(there: Sequence[int], low: int, high: int) -> None:
     start, stop = Slice(there, 1).within(low, high)

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from gateway.model import Verb
+from gateway.testing.faulty import FaultyFiles
 from tests.engine.driving import Driven, driven, message
 
 DAY_MS = 24 * 3600 * 1000
@@ -77,6 +78,26 @@ async def test_what_a_consumer_holds_is_left_to_it_and_expires_when_it_comes_bac
         gateway.engine.detach(client.consumer, gateway.now)
         assert await sweep(gateway) == 1
         assert gateway.statistics().waiting == 0
+
+
+@pytest.mark.parametrize("ttl_ms", [1000, 0], ids=["time to live", "retention"])
+async def test_what_cannot_be_read_expires_as_all_else(tmp_path: Path, ttl_ms: int) -> None:
+    """It would come behind a restart that finds it mended, however old it is by then."""
+    disk = FaultyFiles()
+    async with driven(tmp_path, disk, cache_bytes=0) as gateway:
+        await gateway.subscribe(retention_s=RETENTION_S)
+        await gateway.publish(message(), message(ttl_ms=ttl_ms), message())
+        client = gateway.attach()
+        disk.fail("read")
+        await gateway.deliver()
+        assert client.received == []
+        assert gateway.statistics().waiting == 3
+        assert await sweep(gateway, 1000) == (1 if ttl_ms else 0)
+        if not ttl_ms:
+            assert await sweep(gateway, 1000 * RETENTION_S) == 3
+        await gateway.publish(message())
+    async with driven(tmp_path, now=gateway.now) as gateway:
+        assert await gateway.consume() == ([1, 3, 4] if ttl_ms else [4])
 
 
 async def test_an_expired_message_of_a_key_lets_the_next_follow(tmp_path: Path) -> None:
