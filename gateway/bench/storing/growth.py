@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from statistics import linear_regression, median
+from statistics import fmean, linear_regression, median
 from typing import Any, Final
 
 import attrs
@@ -20,7 +20,7 @@ Point = tuple[int, float]
 
 @attrs.frozen
 class Line:
-    """The straight line through what was measured, by least squares."""
+    """The straight line through what was measured, by least squares; level where that falls: it does not grow then."""
 
     fixed: float
     per_million: float
@@ -30,10 +30,9 @@ class Line:
     @classmethod
     def through(cls, points: Sequence[Point]) -> Line:
         """Through two sizes at least."""
-        slope, fixed = linear_regression(
-            [messages / _MILLION for messages, _ in points], [value for _, value in points]
-        )
-        line = cls(fixed, slope, 0.0)
+        values = [value for _, value in points]
+        slope, fixed = linear_regression([messages / _MILLION for messages, _ in points], values)
+        line = cls(fixed, slope, 0.0) if slope > 0 else cls(fmean(values), 0.0, 0.0)
         off = max((abs(line.at(messages) - value) / value for messages, value in points if value), default=0.0)
         return attrs.evolve(line, off=off)
 
@@ -79,10 +78,8 @@ def _of_backlog(part: dict[str, Any]) -> Iterator[Figure]:
     found = part["backlog"]
     messages = found["filled"]["messages"]
     yield messages, "backlog, resident at the start", "MiB", found["at_start"]["resident_bytes"] / MIB
-    yield messages, "backlog, resident behind the consumers", "MiB", found["behind_consumers"]["resident_bytes"] / MIB
     yield messages, "backlog, first message, cold", "ms", 1000 * median(found["first_message_cold_s"])
     yield messages, "backlog, first message, warm", "ms", 1000 * median(found["first_message_warm_s"])
-    yield messages, "backlog, drained, CPU of the gateway", "us a message", found["drain"]["cpu_us_per_message"]
 
 
 def grown(parts: Iterable[dict[str, Any]]) -> Part | None:
@@ -92,11 +89,15 @@ def grown(parts: Iterable[dict[str, Any]]) -> Part | None:
     for curve in curves(parts):
         line = Line.through(curve.points)
         measured = " · ".join(f"{_count(messages)} {value:,.2f}" for messages, value in curve.points)
-        note = f"{line.fixed:,.2f} {line.per_million:+,.3f} a million (off by {line.off:.0%} at most); "
-        note += f"{_count(BEYOND)} would be {line.at(BEYOND):,.2f} {curve.unit}"
-        rows.append((curve.name, f"{measured} {curve.unit}", note))
+        rows.append((curve.name, f"{measured} {curve.unit}", _in_words(line, curve)))
         plain.append({**attrs.asdict(curve), **attrs.asdict(line), "beyond": {str(BEYOND): line.at(BEYOND)}})
     return Part("growth", rows, {"growth": plain}) if rows else None
+
+
+def _in_words(line: Line, curve: Curve) -> str:
+    on = f"{line.fixed:,.2f} {line.per_million:+,.3f} a million" if line.per_million else "does not grow"
+    off = f" (off by {line.off:.0%} at most)" if len(curve.points) > 2 else ""  # any two are on a line
+    return f"{on}{off}; {_count(BEYOND)} would be {line.at(BEYOND):,.2f} {curve.unit}"
 
 
 def _count(messages: int) -> str:

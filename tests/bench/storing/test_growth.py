@@ -30,6 +30,14 @@ def test_what_does_not_says_how_far_it_is_off() -> None:
     assert line.off == pytest.approx(1 / 3)  # it is 4 n - 10 / 3: two thirds at the first, for 1
 
 
+def test_what_falls_does_not_grow_and_is_never_less_than_nothing() -> None:
+    line = Line.through([(1_000_000, 22.0), (3_000_000, 14.0)])
+    assert (line.fixed, line.per_million, line.at(100_000_000)) == (18.0, 0.0, 18.0)
+    part = grown([restart(1_000_000, 0.8), restart(2_000_000, 0.7), restart(3_000_000, 0.6)])
+    assert part is not None
+    assert part.rows[0][2] == "does not grow (off by 17% at most); 100 M would be 0.70 s"
+
+
 def test_one_size_has_no_growth_and_a_part_that_failed_has_no_figures() -> None:
     assert curves([restart(1_000_000, 0.6), {"failed": "OSError: no disk"}]) == []
     assert grown([{"drain": {"ratio": 0.9}}]) is None
@@ -51,6 +59,6 @@ def test_the_table_has_what_was_measured_the_line_and_what_is_beyond() -> None:
     assert part.rows[0] == (
         "restart behind a kill -9, to /readyz",
         "1 M 0.60 · 3 M 0.80 s",
-        "0.50 +0.100 a million (off by 0% at most); 100 M would be 10.50 s",
+        "0.50 +0.100 a million; 100 M would be 10.50 s",
     )
     assert part.plain["growth"][2]["beyond"] == {"100000000": pytest.approx(100)}
