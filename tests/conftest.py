@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from gateway import config
 from gateway.node import Node
+from tests import conservation
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell started the suite in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the programs that tests interrupt would ignore it too
@@ -52,6 +53,7 @@ async def running(directory: Path, flags: Mapping[str, Any] | None = None, **lis
         with trio.fail_after(10):
             await node.ready.wait()
         yield node
+        conservation.check_engine(node.engine)
         node.stop()
 
 
@@ -68,7 +70,7 @@ def log() -> Iterator[Log]:
 async def start_node(nursery: trio.Nursery, tmp_path: Path, log: Log) -> AsyncIterator[StartNode]:
     """Start a node with the given flags and lists of tables (`source=(...)`).
 
-    It is drained behind the test, and must have nothing under way then.
+    It is drained behind the test, and must have nothing under way then, and each message in one hand (promise 6).
     """
     nodes: list[tuple[Node, trio.Event]] = []
 
@@ -90,6 +92,8 @@ async def start_node(nursery: trio.Nursery, tmp_path: Path, log: Log) -> AsyncIt
 
     yield start
     for node, ended in nodes:
+        if not ended.is_set():
+            conservation.check_engine(node.engine)
         node.stop()
         with trio.fail_after(10):
             await ended.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -16,6 +16,7 @@ from gateway.broker.queue import walk as real
 from gateway.broker.subscription import Cause, Subscription
 from gateway.kit.ranges import RangeSet
 from gateway.model import Settle, SubscriptionSettings, Verb
+from tests import conservation
 from tests.store.building import in_memory, note
 
 TICK_MS = 100
@@ -34,6 +35,7 @@ class World:
             **{"topics": ("own.>",), "lease_ms": LEASE_MS, "backoff_ms": (200, 500), "attempts_max": 3, **settings}
         )
         self.subscription = Subscription(1, "orders", self.settings, 1, self.clockwork)
+        WORLDS.append(self)
 
     def publish(self, own: str, size: int = 100, *, due_ms: int = 0, expires_ms: int = 0) -> None:
         """One message for each character: `x` is the subscription's, anything else another's."""
@@ -95,9 +97,20 @@ class World:
     def numbers(self) -> dict[str, int]:
         """What is not zero, and it adds up."""
         shown = attrs.asdict(self.subscription.statistics(None))
-        hands = ("acked", "in_flight", "waiting", "delayed", "expired", "dead_lettered")
-        assert shown["routed"] == sum(shown[hand] for hand in hands)
-        return {hand: shown[hand] for hand in hands if shown[hand]}
+        conservation.check_shown(shown)
+        return {hand: shown[hand] for hand in conservation.HANDS if shown[hand]}
+
+
+WORLDS: list[World] = []
+
+
+@pytest.fixture(autouse=True)
+def each_message_is_in_one_hand() -> Iterator[None]:
+    """Behind every test, in every world that it has made."""
+    WORLDS.clear()
+    yield
+    for world in WORLDS:
+        conservation.check_subscription(world.subscription, world.segments)
 
 
 def positions(leases: Sequence[Lease]) -> list[int]:

@@ -15,6 +15,8 @@ from typing import Any
 
 import httpx
 
+from tests import conservation
+
 START_S = 60
 """Much more than it takes: other tests, and other programs, run on the same two cores."""
 
@@ -37,6 +39,8 @@ class GatewayProcess:
         self.websocket = f"ws://127.0.0.1:{self.data_port}/v1/connect"
         self.control = f"http://127.0.0.1:{self.control_port}"
         self.log = directory / "gateway.log"
+        self.conserved = True
+        """Whether its store is recounted at the end: not where the test has damaged it."""
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -52,7 +56,19 @@ class GatewayProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is None:
+            self.check_conservation()
         self._end()
+        if error is None and self.conserved:
+            conservation.check_store(self.directory / "store")
+
+    def check_conservation(self) -> None:
+        """Promise 6, as it is shown; where the process runs, and asks nobody who he is."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        answer = httpx.get(f"{self.control}/v1/subscriptions")
+        for item in answer.json()["subscriptions"] if answer.status_code == 200 else ():
+            conservation.check_shown(item["statistics"])
 
     def _end(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -95,6 +111,7 @@ class GatewayProcess:
 
     def terminate(self, number: int = signal.SIGTERM) -> int:
         """A polite end; the exit status."""
+        self.check_conservation()
         self.signal(number)
         assert self._process is not None
         return self._process.wait(timeout=30)
