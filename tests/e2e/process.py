@@ -67,7 +67,7 @@ class GatewayProcess:
         if self._process is None or self._process.poll() is not None:
             return
         answer = httpx.get(f"{self.control}/v1/subscriptions")
-        for item in answer.json()["subscriptions"] if answer.status_code == 200 else ():
+        for item in answer.json() if answer.status_code == 200 else ():
             conservation.check_shown(item["statistics"])
 
     def _end(self) -> None:
