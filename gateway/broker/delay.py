@@ -15,7 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from gateway.broker.owned import owned
+from gateway.kit.ranges import count
 from gateway.model import POSITION_MAX
+from gateway.store.index import Index
 from gateway.store.segment import Segment
 
 if TYPE_CHECKING:
@@ -129,17 +131,41 @@ def count_delayed(
     passed: tuple[int, int],
     subscriptions: Iterable[Subscription],
 ) -> None:
-    """Set how many messages of each subscription are neither due nor settled: once, at a start, and after a seek."""
+    """Set how many messages of each subscription are neither due nor settled: once, at a start."""
+    for _ in counting_delayed(segments, passed, subscriptions):
+        pass
+
+
+def counting_delayed(
+    segments: Iterable[Segment],
+    passed: tuple[int, int],
+    subscriptions: Iterable[Subscription],
+) -> Iterator[None]:
+    """The same in steps, after a seek. Until the last, less is known of than there is.
+
+    Others may run between steps, as long as nothing of the subscriptions is settled: what is published meanwhile is
+    counted by who appends it, and what comes due is taken off, whether it has been counted before or is after.
+    """
     by_number = {subscription.number: subscription for subscription in subscriptions}
     backfilled = [subscription for subscription in by_number.values() if subscription.past.end]
     for subscription in by_number.values():
         subscription.not_due = 0
-    for segment in segments:
-        if segment.due_ms < passed[0]:
-            continue
-        for due in _runs(segment, segment.index.due_behind(passed)):
-            for subscription, low, high in _told(due, by_number, backfilled):
-                subscription.not_due += sum(stop - start + 1 for start, stop in subscription.settled.gaps(low, high))
+    found = [segment for segment in segments if segment.due_ms >= passed[0]]
+    grown = {segment: len(segment.index.timed_at) for segment in found if not segment.sealed}
+    for segment in found:
+        stop = grown[segment] if segment in grown else len(segment.index.timed_at)
+        for at in range(0, stop, STEP):
+            for due in _runs(segment, _behind(segment.index, at, min(at + STEP, stop), passed)):
+                for subscription, low, high in _told(due, by_number, backfilled):
+                    subscription.not_due += count(list(subscription.settled.gaps(low, high)))
+            yield
+
+
+def _behind(index: Index, start: int, stop: int, passed: tuple[int, int]) -> Iterator[int]:
+    """Positions of those of the timed messages [start, stop) that are due behind `passed`, ascending."""
+    for ordinal, due_ms in zip(index.timed_at[start:stop], index.due_ms[start:stop], strict=True):
+        if due_ms >= passed[0] and (due_ms, position := index.position(ordinal)) > passed:
+            yield position
 
 
 def _told(

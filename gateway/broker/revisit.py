@@ -34,7 +34,10 @@ RANGES_MAX: Final = 1000
 
 
 def seek(subscription: Subscription, position: int, segments: Sequence[Segment]) -> Sought:
-    """Have `subscription` read on from `position`, or from the nearest there is: its own first, or the end."""
+    """Have `subscription` read on from `position`, or from the nearest there is: its own first, or the end.
+
+    What is not due yet of what it has then is still to be counted: `Subscription.recounting`.
+    """
     s = subscription
     while s.take_back(STEP):
         pass  # a caller with time to spare has done so before, in steps
@@ -43,7 +46,6 @@ def seek(subscription: Subscription, position: int, segments: Sequence[Segment])
     sought = Sought(position, again=messages - unsettled, skipped=s.unsettled - unsettled)
     s.begin_at(position)
     replay_seek(s, position, sought.again, sought.skipped)
-    s.recount(segments)
     return sought
 
 

@@ -24,7 +24,7 @@ from gateway.broker.attempts import Attempts
 from gateway.broker.backoffs import Backoffs
 from gateway.broker.choosing import Takers
 from gateway.broker.clockwork import STEP, Clockwork
-from gateway.broker.delay import count_delayed
+from gateway.broker.delay import counting_delayed
 from gateway.broker.keyorder import KeyOrder
 from gateway.broker.lease import Consumer, Keeper, Lease, Returned
 from gateway.broker.owned import owned
@@ -138,7 +138,8 @@ class Subscription:
         self.delayed = 0  # in the pile
         self.not_due = 0  # in the log: unsettled, and behind the cursor of delay.py
         self.redelivered = 0
-        self.restarting = False  # everything is being taken back
+        self.restarting = False  # everything is being taken back, or counted anew
+        self.counting: Iterator[None] | None = None  # what of it is not due yet
         self.restarts = 0  # times that this was done
         self.buried = RangeSet(0)  # what was given up, and may be redriven
         self.revisit = RangeSet(0)  # what is behind `front` and to be come to: it is due now, or once more
@@ -590,7 +591,17 @@ class Subscription:
 
     def recount(self, segments: Iterable[Segment]) -> None:
         """Another part of the log is its own, or due, than was: count what of it is not due yet."""
-        count_delayed(segments, self._clockwork.delays.passed, (self,))
+        for _ in self.recounting(segments):
+            pass
+
+    def recounting(self, segments: Iterable[Segment]) -> Iterator[None]:
+        """The same in steps; nothing of it may be settled until the last. It ends where another has begun."""
+        counting = self.counting = counting_delayed(segments, self._clockwork.delays.passed, (self,))
+        for _ in counting:
+            yield
+            if self.counting is not counting:
+                return
+        self.counting = None
 
     def _doom(self, piece: Slice, cause: str, reason: str) -> None:
         if self._keeps_dead and cause == "term":
@@ -697,7 +708,7 @@ class Subscription:
         assert not self._ready
         assert not self._delays
         self.restarts += 1
-        self.restarting = False
+        self.restarting = self.counting is not None
         self.doomed.clear()
         self.damaged.clear()
         self.revisit = RangeSet(0)
@@ -778,7 +789,7 @@ class Subscription:
         return positions[0] if positions else None
 
     def statistics(self, oldest_ms: int | None) -> SubscriptionStatistics:
-        delayed = self.delayed + self.not_due
+        delayed = self.delayed + max(self.not_due, 0)  # while it is counted, more may have come due than were found
         counts = self.counts
         return SubscriptionStatistics(
             waiting=self.unsettled - self.in_flight - delayed,

@@ -76,12 +76,32 @@ class Steering:
         try:
             while subscription.take_back(STEP):
                 await give_way()
-        finally:  # what was taken back is in no hand before this
-            sought = revisit.seek(subscription, position, self._log.segments)
-            body = records.encode_seek(sought.position, sought.again, sought.skipped)
-            self._log.control(Kind.SEEK, body, number=subscription.number)
-            subscription.steps.sought(subscription.name, sought.position)
+        except BaseException:  # what was taken back is in no hand before it goes on
+            self._go(subscription, position)
+            subscription.recount(self._log.segments)
+            raise
+        sought = self._go(subscription, position)
+        await self._recount(subscription, give_way)
         return sought
+
+    def _go(self, subscription: Subscription, position: int) -> Sought:
+        sought = revisit.seek(subscription, position, self._log.segments)
+        body = records.encode_seek(sought.position, sought.again, sought.skipped)
+        self._log.control(Kind.SEEK, body, number=subscription.number)
+        subscription.steps.sought(subscription.name, sought.position)
+        return sought
+
+    async def _recount(self, subscription: Subscription, give_way: GiveWay) -> None:
+        """A million may not be due yet: they are counted in steps. Nothing is delivered, or settled, meanwhile."""
+        subscription.restarting = True
+        counting = subscription.recounting(self._log.segments)
+        try:
+            for _ in counting:
+                await give_way()
+        finally:
+            for _ in counting:  # it was cancelled
+                pass
+            subscription.restarting = subscription.counting is not None  # by another seek
 
     def _find(self, to: SeekTo) -> int:
         log = self._log

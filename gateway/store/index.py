@@ -12,7 +12,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from gateway.store.record import Alone, Columns
@@ -227,10 +227,6 @@ class Index:
         positions = map(self.position, self.due_sorted_at[low:high])
         return list(zip(self.due_sorted[low:high], positions, strict=True))
 
-    def due_behind(self, after: tuple[int, int]) -> list[int]:
-        """Positions of all messages that are due behind `after`, ascending."""
-        return sorted(map(self.position, self.due_sorted_at[self._due_place(after) :]))
-
     def _due_place(self, after: tuple[int, int]) -> int:
         due_ms, position = after
         low = bisect_left(self.due_sorted, due_ms)
@@ -385,12 +381,6 @@ class GrowingIndex(Index):
         for key in found:  # they are forgotten once `after` is behind them
             heappush(due, key)
         return [(key >> 32, self.position(key & _ORDINAL)) for key in found]
-
-    def due_behind(self, after: tuple[int, int]) -> list[int]:
-        passed = self._key(after)
-        self._due = [key for key in self._due if key > passed]
-        heapify(self._due)
-        return sorted(self.position(key & _ORDINAL) for key in self._due)
 
     def _key(self, after: tuple[int, int]) -> int:
         """The key of the last that `after` has passed."""

@@ -127,7 +127,6 @@ def test_an_index_in_memory_and_one_that_is_mapped_say_the_same() -> None:
                 expected = mapped.index.due_between(after, until_ms, count_max)
                 [fresh] = segments_of([7, 7, 0, 3, 7])
                 assert fresh.index.due_between(after, until_ms, count_max) == expected
-        assert growing.index.due_behind(after) == mapped.index.due_behind(after)
         assert growing.index.next_due(after) == mapped.index.next_due(after)
     assert growing.index.next_due((BEGAN_MS + 7, POSITION_MAX)) == NEVER_DUE
 

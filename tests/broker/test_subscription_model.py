@@ -480,6 +480,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
     def seek(self, position: int) -> None:
         """It reads on from there: what is behind is settled, what is ahead is due, whatever it was before."""
         sought = revisit.seek(self.subscription, position, self.segments)
+        self.subscription.recount(self.segments)
         assert sought.position == min(max(position, self.segments[0].base), self.end)
         skipped = again = 0
         for place, known in self.known.items():

@@ -9,7 +9,8 @@ import pytest
 import trio
 
 from gateway.errors import GatewayError
-from gateway.model import SeekTo, Start, Verb, Why
+from gateway.model import Batch, Message, SeekTo, Start, Verb, Why
+from tests import conservation
 from tests.engine.driving import Client, Driven, driven, message
 
 LEASE_MS = 30_000
@@ -537,3 +538,70 @@ async def test_what_is_redriven_ahead_of_the_front_comes_once(tmp_path: Path) ->
         gateway.engine.detach(client.consumer, gateway.now)
         assert await gateway.consume() == [3, 4, 5, 6]
         assert gateway.statistics().waiting == 0
+
+
+# ----------------------------------------------------------------------------------- what is not due yet, counted anew
+
+
+async def delayed(gateway: Driven, count: int) -> None:
+    await gateway.subscribe()
+    await gateway.publish(*(message(delay_ms=5000 + number) for number in range(count)))
+    assert await gateway.consume() == []
+
+
+async def test_a_seek_counts_in_steps_while_messages_are_published_and_come_due(tmp_path: Path) -> None:
+    passes = 0
+
+    async with driven(tmp_path) as gateway, trio.open_nursery() as nursery:
+        await delayed(gateway, 1000)
+
+        async def go_on() -> None:
+            nonlocal passes
+            subscription = gateway.engine._catalogue.known("orders")
+            while subscription.counting is None:
+                await trio.lowlevel.checkpoint()
+            while subscription.counting is not None:
+                passes += 1
+                gateway.engine.append([routed(gateway, message(delay_ms=1), message(delay_ms=70_000))], gateway.now)
+                gateway.pass_time(5100 if passes == 2 else 1)
+                gateway.statistics()
+                await trio.lowlevel.checkpoint()
+
+        nursery.start_soon(go_on)
+        assert await seek(gateway, edge=Start.START) == (1, 0, 0)
+        assert passes >= 3
+        conservation.check_engine(gateway.engine)
+        gateway.pass_time(5000)
+        received = await gateway.consume()
+        assert len(set(received)) == len(received) == 1000 + passes
+        assert gateway.statistics().delayed == passes
+
+
+def routed(gateway: Driven, *messages: Message) -> Batch:
+    batch = gateway.batch(*messages)
+    gateway.engine.route(batch)
+    return batch
+
+
+async def test_a_seek_that_is_given_up_has_counted_all_the_same(tmp_path: Path) -> None:
+    async with driven(tmp_path) as gateway, trio.open_nursery() as nursery:
+        await delayed(gateway, 1000)
+        subscription = gateway.engine._catalogue.known("orders")
+        nursery.start_soon(gateway.engine.seek, "orders", SeekTo(position=0), gateway.now)
+        while subscription.counting is None:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert (subscription.not_due, subscription.restarting) == (1000, False)
+
+
+async def test_of_two_seeks_at_once_the_later_counts(tmp_path: Path) -> None:
+    async with driven(tmp_path) as gateway:
+        await delayed(gateway, 1000)
+        subscription = gateway.engine._catalogue.known("orders")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(gateway.engine.seek, "orders", SeekTo(position=0), gateway.now)
+            while subscription.counting is None:
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(gateway.engine._steering._take_back_and_go, subscription, 501)  # both are synced
+        assert gateway.statistics().delayed == 500
+        assert not subscription.restarting
