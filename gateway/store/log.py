@@ -24,6 +24,7 @@ from gateway.store.files import Files
 from gateway.store.flusher import Flusher
 from gateway.store.merge import Merge
 from gateway.store.reading import Header, encode_header
+from gateway.store.rebuild import Replay
 from gateway.store.recent import Recent
 from gateway.store.record import Columns, Kind
 from gateway.store.segment import Segment
@@ -65,7 +66,7 @@ class Log(Flusher):
 
     # ------------------------------------------------------------------------------------------------ life
 
-    def open(self, replay: recovery.Replay, now_ms: int) -> recovery.Recovered:
+    def open(self, replay: Replay, now_ms: int) -> recovery.Recovered:
         """Lock the directory and read it. Blocks; off the run loop. Raises StoreLockedError or StoreError."""
         try:
             self.files.make_directory(self.directory)

@@ -10,21 +10,38 @@ import itertools
 import sys
 from array import array
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 import attrs
 import orjson
 
 from gateway.store import record as records
+from gateway.store.index import Index
 from gateway.store.reading import Header, Lost
 from gateway.store.record import Alone, Columns, Flag, Kind, Record
 from gateway.store.segment import Segment
 
-if TYPE_CHECKING:
-    from gateway.store.recovery import Replay
-
-
 _KIND: Final = 255  # the bits of a head's kind without its flags
+
+
+class Replay(Protocol):
+    """Who is told what the log holds. Nothing before the checkpoint is told again, but for recent ids."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The state of the checkpoint; called once, first, where there is one."""
+
+    def messages(self, low: int, high: int, numbers: tuple[int, ...]) -> None:
+        """Messages at the positions [low, high], routed to those subscriptions, stand behind the checkpoint."""
+
+    def remember_ids(self, segment: Segment, index: Index) -> None:
+        """A segment holds messages with ids of the producers' own; behind all `messages` of it."""
+
+    def control(self, record: Record) -> None:
+        """A SETTLE, SUBSCRIPTION, BACKFILL or the like behind the checkpoint."""
+
+    @property
+    def ids_since_ms(self) -> int:
+        """Ids of messages appended before this are of no interest."""
 
 
 class Rebuilder:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final
 
 import attrs
 import structlog
@@ -21,10 +21,8 @@ from gateway.store import record as records
 from gateway.store.checkpoint import Checkpoint
 from gateway.store.exposure import exposed
 from gateway.store.files import Files
-from gateway.store.index import Index
 from gateway.store.reading import HEADER_BYTES_MAX, Header, Lost, read_all, read_front, read_header
-from gateway.store.rebuild import Rebuilder
-from gateway.store.record import Record
+from gateway.store.rebuild import Rebuilder, Replay
 from gateway.store.segment import Segment
 from gateway.store.shelf import Shelf
 from gateway.store.small import NEIGHBOURS
@@ -37,26 +35,6 @@ _OURS: Final = re.compile(r"\d{10}\.(?:hint|hint\.tmp|log\.tmp)")
 _NAMES: Final = (LOCK_NAME, TRACE_NAME, SPARE_NAME, checkpoints.NAME, checkpoints.OLD_NAME, checkpoints.TEMPORARY_NAME)
 _NAMED_MAX: Final = 10
 _log = structlog.get_logger("gateway.store")
-
-
-class Replay(Protocol):
-    """Who is told what the log holds. Nothing before the checkpoint is told again, but for recent ids."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """The state of the checkpoint; called once, first, where there is one."""
-
-    def messages(self, low: int, high: int, numbers: tuple[int, ...]) -> None:
-        """Messages at the positions [low, high], routed to those subscriptions, stand behind the checkpoint."""
-
-    def remember_ids(self, segment: Segment, index: Index) -> None:
-        """A segment holds messages with ids of the producers' own; behind all `messages` of it."""
-
-    def control(self, record: Record) -> None:
-        """A SETTLE, SUBSCRIPTION, BACKFILL or the like behind the checkpoint."""
-
-    @property
-    def ids_since_ms(self) -> int:
-        """Ids of messages appended before this are of no interest."""
 
 
 @attrs.define

@@ -21,8 +21,8 @@ from gateway.store.checkpoint import Checkpoint, Kept
 from gateway.store.files import Files
 from gateway.store.index import Index
 from gateway.store.reading import Header, Lost, read_all, read_header
-from gateway.store.rebuild import Rebuilder
-from gateway.store.recovery import Replay, segment_name, segment_number
+from gateway.store.rebuild import Rebuilder, Replay
+from gateway.store.recovery import segment_name, segment_number
 from gateway.store.segment import Segment
 from gateway.store.shelf import Shelf
 
