@@ -1,4 +1,5 @@
-"""What flow control makes of clients of many speeds; the plot and its data lie in the test's own directory."""
+"""What flow control makes of clients of many speeds; the plot and its data lie in the tests' cache, and the output says
+where: a test's own directory is gone behind it."""
 
 from __future__ import annotations
 
@@ -12,13 +13,16 @@ SECONDS = 110
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Client], list[Row]]:
+def world(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Client], list[Row]]:
     clients = many()
     rows = simulate(clients, SECONDS)
-    data, plot = write(rows, tmp_path_factory.mktemp("flow_control"))
+    cache: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # a run may have none
+    data, plot = write(rows, cache.mkdir("flow_control") if cache else tmp_path_factory.mktemp("flow_control"))
     with data.open(encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) == len(clients) * SECONDS
     assert plot.read_text(encoding="utf-8").count("<polyline") == 2 * len(clients)
+    with pytestconfig.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print(f"\nflow control, simulated: {plot}, {data}")
     return {client.name: client for client in clients}, rows
 
 
