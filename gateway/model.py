@@ -240,7 +240,7 @@ class Delivery:
     def __init__(self, subscription: str, lease_ms: int) -> None:
         self.subscription = subscription
         self.lease_ms = lease_ms
-        self.leases: list[object] = []  # the engine's own; started when the frame has been handed to the socket
+        self.leases: list[Any] = []  # the engine's own; started when the frame has been handed to the socket
         self.bodies: list[bytes | memoryview] = []
         self.attempts: dict[str, int] = {}  # by position, as text: JSON's keys
         self.count = 0
@@ -256,8 +256,7 @@ class Verb(enum.StrEnum):
     TERM = "term"
 
 
-@attrs.frozen
-class Settle:
+class Settle(msgspec.Struct, frozen=True, gc=False):
     """One verb over ranges of positions. `delay_ms` None: the subscription's backoff decides."""
 
     verb: Verb

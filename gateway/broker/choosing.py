@@ -41,14 +41,20 @@ class Takers:
 
     def update(self, consumer: Consumer) -> None:
         """Its window, its credit or what it holds has changed."""
+        takers = self._takers
         if consumer.credit <= 0:
             if consumer.filed is not None:
-                del self._takers[consumer]
+                del takers[consumer]
                 consumer.filed = None
-                if not self._takers:
+                if not takers:
                     self._heap.clear()
             return
-        self._takers[consumer] = None
+        if consumer.filed is None:
+            for alone in takers if len(takers) == 1 else ():
+                self._file(alone, -alone.free_share)  # as long as it was alone, nobody asked what its share is
+            takers[consumer] = None
+        elif len(takers) == 1:
+            return
         rank = -consumer.free_share
         if consumer.filed is None or rank <= consumer.filed[0]:
             self._file(consumer, rank)
@@ -64,6 +70,8 @@ class Takers:
     def best(self) -> Consumer | None:
         """The consumer with the largest free share of its window; None where none accepts anything."""
         heap = self._heap
+        if len(self._takers) == 1:
+            return next(iter(self._takers))
         while heap:
             rank, filing, consumer = heap[0]
             if consumer.filed != (rank, filing):  # filed anew since, or no taker

@@ -127,8 +127,10 @@ class Consumer:
     @property
     def credit(self) -> int:
         """Deliveries it accepts now."""
-        if self.blocked or self.in_flight_bytes >= self.window_bytes:
+        if self.blocked:
             return 0
+        if self._charged_bytes >= self.window_bytes and self.in_flight_bytes >= self.window_bytes:
+            return 0  # what was charged is no less than what is in flight, and needs no reckoning
         return self.window - self.in_flight
 
     @property
@@ -178,14 +180,15 @@ class Consumer:
         self.in_flight += len(positions)
         if self.once:
             self.blocked = True  # this is its delivery
-        self.update()
+        self.subscription.takers.update(self)
 
     def drop(self, lease: Lease) -> None:
+        positions = lease.slice.positions
         if lease.held:  # or the shelf has dropped it before
-            self._leases.remove(lease.first)
+            self._leases.remove(positions[0])
             lease.held = False
-        self.in_flight -= len(lease.slice)
-        self.update()
+        self.in_flight -= len(positions)
+        self.subscription.takers.update(self)
 
     def overlapping(self, low: int, high: int) -> list[Lease]:
         """Leases of the heap tier that hold a position of [low, high], as it is now; a copy. And perhaps one before."""
@@ -196,7 +199,7 @@ class Consumer:
 
         The part may be about `count_max` leases of the heap tier, and as many of the others.
         """
-        if len(self._leases) <= count_max and self.aged <= count_max:
+        if len(self._leases) <= count_max and (self._aged is None or len(self._aged) <= count_max):
             return ranges, ()
         ranges = normalise(ranges)
         for index, (low, high) in enumerate(ranges):

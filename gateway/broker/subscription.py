@@ -19,6 +19,7 @@ from functools import partial
 from itertools import groupby, islice, takewhile
 
 import attrs
+import msgspec
 
 from gateway.broker.attempts import Attempts
 from gateway.broker.backoffs import Backoffs
@@ -65,8 +66,7 @@ class _Fate(enum.Enum):
     LATE = enum.auto()
 
 
-@attrs.frozen
-class Settled:
+class Settled(msgspec.Struct, frozen=True, eq=False):
     """Something to be written to the log."""
 
     subscription: Subscription
@@ -75,8 +75,7 @@ class Settled:
     ranges: list[tuple[int, int]]
 
 
-@attrs.frozen
-class Tried:
+class Tried(msgspec.Struct, frozen=True, eq=False):
     """Messages that came back, and how often they have been delivered: to be written to the log."""
 
     attempts: int
@@ -398,9 +397,10 @@ class Subscription:
         if lease.started or self.deleted:
             return
         lease.started = True
-        lease.slice.attempts += 1
-        if lease.slice.attempts > 1:
-            self.redelivered += len(lease.slice)
+        piece = lease.slice
+        piece.attempts += 1
+        if piece.attempts > 1:
+            self.redelivered += len(piece)
         self._clockwork.add(lease, now + self.settings.lease_ms)
 
     # --------------------------------------------------------------------------------------------- settling
@@ -410,7 +410,8 @@ class Subscription:
         met = 0
         ranges = normalise(settle.ranges)
         for low, high in ranges:
-            self._clockwork.call_back(consumer, low, high)
+            if consumer.aged:
+                self._clockwork.call_back(consumer, low, high)
             for lease in consumer.overlapping(low, high):
                 if not lease.started:
                     continue  # nobody has seen it: its frame still waits for the socket
@@ -427,7 +428,7 @@ class Subscription:
         """Take messages [start, stop) out of a lease; what is left of it keeps its deadline."""
         self._let_go(lease)
         piece = lease.slice
-        if stop < len(piece):
+        if stop < len(piece.positions):
             piece, after = piece.cut(stop)
             self._lease_again(lease.consumer, after, lease.deadline_ms)
         if start > 0:
@@ -445,7 +446,7 @@ class Subscription:
     def _apply(self, consumer: Consumer, piece: Slice, settle: Settle, now: int, random: float) -> None:
         match settle.verb:
             case Verb.ACK:
-                consumer.acked += len(piece)
+                consumer.acked += len(piece.positions)
                 self._settle(piece, Cause.ACKED)
             case Verb.NACK:
                 delay = settle.delay_ms
@@ -462,7 +463,7 @@ class Subscription:
     def _let_go(self, lease: Lease) -> None:
         self._clockwork.discard(lease)
         lease.consumer.drop(lease)
-        self.in_flight -= len(lease.slice)
+        self.in_flight -= len(lease.slice.positions)
 
     def settle_all(self, pieces: Sequence[Slice], cause: Cause) -> None:
         """Settle them together: one record for all."""
@@ -475,18 +476,20 @@ class Subscription:
             self.news[before:] = [Settled(self, cause, sum(map(len, pieces)), normalise(ranges))]
 
     def _settle(self, piece: Slice, cause: Cause) -> None:
-        self.steps.settled(self.name, piece.positions, cause)
-        ranges = [(piece.span_low, piece.last)]
+        positions, low = piece.positions, piece.span_low
+        size, high = len(positions), positions[-1]
+        self.steps.settled(self.name, positions, cause)
+        ranges = [(low, high)]
         if cause is Cause.DEAD_LETTERED:  # what others had settled between is not to be redriven
-            ranges = list(self.settled.gaps(piece.span_low, piece.last))
+            ranges = list(self.settled.gaps(low, high))
             self.bury_at(ranges)
-        self.settled.add(piece.span_low, piece.last)
+        self.settled.add(low, high)
         if self.attempts:
-            self.attempts.forget(piece.first, piece.last)
+            self.attempts.forget(positions[0], high)
         if self._keys is not None:
-            self._keys.settled(piece.positions)
-        self.counts[cause] += len(piece)
-        self.news.append(Settled(self, cause, len(piece), ranges))
+            self._keys.settled(positions)
+        self.counts[cause] += size
+        self.news.append(Settled(self, cause, size, ranges))
 
     # ------------------------------------------------------------------------------------------ giving back
 

@@ -352,7 +352,8 @@ class Session:
             done = partial(self._settled, operation.id, settle.verb)
             self._unanswered += 1
         wait = self._services.settle.offer(Settlement(consumer, [settle], done))
-        self._perhaps_drained()
+        if self._draining:
+            self._perhaps_drained()
         return wait
 
     def _settled(self, reference: push_v1.Reference, verb: Verb, settlement: Settlement) -> None:

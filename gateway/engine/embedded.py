@@ -13,7 +13,7 @@ from itertools import islice
 from random import random
 from typing import Any, Final, cast
 
-import attrs
+import msgspec
 import trio
 
 from gateway.broker.clockwork import TIERS, Clockwork
@@ -448,14 +448,15 @@ class EmbeddedEngine:
         await self._deliveries.load(delivery)
 
     def send(self, consumer: Consumer, delivery: Delivery, now: int) -> None:
-        leases = cast("list[Lease]", delivery.leases)
-        held = leases and (leases[0].held or any(lease.held for lease in leases))
-        if held and consumer in consumer.subscription.consumers:  # reading it may have taken longer than it may be held
-            consumer.send(delivery)
+        for lease in delivery.leases:
+            if lease.held:  # reading it may have taken longer than it may be held
+                if consumer in consumer.subscription.consumers:
+                    consumer.send(delivery)
+                return
 
     def handed(self, delivery: Delivery, now: int) -> None:
         self._steps.handed(delivery)
-        for lease in cast("list[Lease]", delivery.leases):
+        for lease in delivery.leases:
             if lease.held:
                 lease.consumer.subscription.start(lease, now)
 
@@ -463,7 +464,8 @@ class EmbeddedEngine:
 
     def settle(self, settlement: Settlement, now: int) -> bool:
         self._begin(now)
-        waits = any(each.consumer is settlement.consumer for each in self._unfinished)
+        unfinished = self._unfinished
+        waits = bool(unfinished) and any(each.consumer is settlement.consumer for each in unfinished)
         if waits or not self._carry_out(settlement, now):
             self._unfinished.append(settlement)
             return False
@@ -477,12 +479,12 @@ class EmbeddedEngine:
         for index, settle in enumerate(settlement.settles):
             if held and isinstance(consumer, Consumer):
                 ranges, rest = consumer.portion(settle.ranges, _SETTLED_MAX)
-                part = attrs.evolve(settle, ranges=ranges) if rest else settle
+                part = msgspec.structs.replace(settle, ranges=ranges) if rest else settle
                 met, unknown = consumer.subscription.settle(consumer, part, now, random())
                 settlement.counts[settle.verb] += met
                 settlement.unknown += unknown
                 if rest:
-                    settlement.settles[: index + 1] = [attrs.evolve(settle, ranges=rest)]
+                    settlement.settles[: index + 1] = [msgspec.structs.replace(settle, ranges=rest)]
                     finished = False
                     break
             else:

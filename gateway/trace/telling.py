@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
-from gateway.broker.lease import Lease
 from gateway.errors import GatewayError
 from gateway.model import POSITION_MAX, Batch, Delivery, Position, Ranges, is_traceparent
 from gateway.store import record as records
@@ -236,7 +235,7 @@ class Telling:
 
     def handed(self, delivery: Delivery) -> None:
         now = self._clock()
-        for lease in cast("list[Lease]", delivery.leases):
+        for lease in delivery.leases:
             if lease.held and self._buffer.room(now):
                 piece = lease.slice
                 low, high, flags, tail = events.listing(piece.positions)
