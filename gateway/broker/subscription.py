@@ -173,7 +173,9 @@ class Subscription:
         """Whether a `take` may find something below the position `limit`: so idle ones cost no turn."""
         front, until = self._nothing
         start = until if front == self.front else self.front
-        return start < min(limit, self.routed_end) or bool(self._ready or self.revisit or self.searching)
+        if start < limit and start < self.routed_end:
+            return True
+        return bool(self._ready or self.revisit or (self._keys is not None and self._keys.searching))
 
     def look_again(self) -> None:
         """Something ahead of the front is due once more."""

@@ -38,6 +38,8 @@ class Reader:
     def __init__(self, log: Log, holds: Holds) -> None:
         self._log = log
         self._holds = holds
+        self._found_for: Sequence[int] = ()  # asked for last, and found in memory: the next subscription of a fan-out
+        self._found: list[Buffer] = []  # asks for the same
 
     def cached(self, positions: Sequence[int]) -> list[Buffer] | None:
         """The pieces of ascending `positions` of one segment; None where a record has to be read and checked first.
@@ -45,6 +47,9 @@ class Reader:
         All of them must be there: they are due to somebody.
         """
         log = self._log
+        if positions == self._found_for:
+            log.recent.hits += len(positions)
+            return self._found
         segment = log.segment_of(positions[0])
         assert segment is not None  # they are stored
         index = segment.index
@@ -56,6 +61,8 @@ class Reader:
                 return None
             found.append(buffer)
         log.recent.hits += len(positions)
+        if isinstance(getattr(found[0], "obj", found[0]), bytes):  # a map that is kept could not be let go
+            self._found_for, self._found = positions, found
         return found
 
     def _buffer(self, segment: Segment, index: Index, piece: Piece) -> Buffer | None:

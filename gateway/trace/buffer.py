@@ -73,8 +73,8 @@ class Buffer:
 
     def add(self, record: bytes, publishing: bool, low: int, high: int) -> bool:
         """One event about positions low..high; whether it is the first that waits."""
-        self.events += 1
         chunk, file, size = self._chunk, self.file, len(record)
+        self.events += 1
         chunk.events += 1
         self._index.note(file.size, publishing, low, high)
         chunk.parts.append(record)

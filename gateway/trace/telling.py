@@ -292,8 +292,8 @@ class Telling:
                 other=other,
                 messages=len(positions),
                 attempt=attempts,
-                what=name(cause, now),
-                why=name(reason, now),
+                what=name(cause, now) if cause else 0,
+                why=name(reason, now) if reason else 0,
                 tail=tail,
             )
 

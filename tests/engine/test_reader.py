@@ -55,6 +55,19 @@ async def test_what_is_in_memory_is_not_read(reader: Reader) -> None:
     assert await reader.one(9) == body_of(9)
 
 
+async def test_who_asks_for_the_same_is_given_the_same_and_no_map_is_kept_for_that(reader: Reader) -> None:
+    first = reader.cached(range(8, 9))
+    assert first is not None
+    assert reader.cached(range(8, 9)) is first
+    assert reader.cached(range(8, 10)) == [joined(8, 9)]
+    await reader.read([[1]])
+    assert reader.cached([1]) is not reader.cached([1])
+    hits, misses = reader._log.recent.hits, reader._log.recent.misses
+    reader.cached(range(8, 10))
+    reader.cached(range(8, 10))
+    assert (reader._log.recent.hits, reader._log.recent.misses) == (hits + 4, misses)
+
+
 async def test_a_single_body_is_found_on_the_disk_too(reader: Reader) -> None:
     assert await reader.one(6) == body_of(6)
     reader._log.recent.clear()
