@@ -99,8 +99,8 @@ class Node:
         if self.quotas:
             self.admit.doors.append(self.quotas.check)
         self.unsent = Unsent(config.flow.unsent_bytes_max)
-        self.notify = Notify(engine, steps, self.unsent.gathering)
         self.deliver = Deliver(engine, self.clock)
+        self.notify = Notify(engine, steps, self.unsent.gathering, self.deliver.turn_now)
         self.settle = Settle(engine, items_max, self.clock)
         self.redeliver = Redeliver(engine, config.deliver.tick_ms, self.clock, self.admit.submit, steps)
         self.merge = Merge(engine, config.store.merge_interval_s, self.clock)

@@ -34,10 +34,16 @@ class Turns:
         """Whether anybody waits for a turn."""
         return bool(self._ready)
 
-    def mark(self, subscription: Subscription) -> None:
-        """Give `subscription` a turn, where it can use one."""
+    def mark(self, subscription: Subscription, *, wakes: bool = True) -> None:
+        """Give `subscription` a turn, where it can use one. Where that does not wake who waits, `wake` does."""
         if subscription.takers and not subscription.held_up and subscription.has_more(self._limit()):
             self._ready[subscription] = None
+            if wakes:
+                self._marked.set()
+
+    def wake(self) -> None:
+        """Wake who waits, where somebody has a turn."""
+        if self._ready:
             self._marked.set()
 
     def drop(self, subscription: Subscription) -> None:

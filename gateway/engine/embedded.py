@@ -220,6 +220,7 @@ class EmbeddedEngine:
 
         def tell(commit: Commit) -> None:
             told(self._committed(commit))
+            self._turns.wake()  # for what is left to be delivered
 
         try:
             log.on_commit = tell
@@ -233,7 +234,7 @@ class EmbeddedEngine:
         for number in commit.routed:
             subscription = self._catalogue.by_number.get(number)
             if subscription is not None and subscription.takers:
-                self._turns.mark(subscription)
+                self._turns.mark(subscription, wakes=False)
         entries = cast("list[Batch | Settlement]", commit.entries)
         if self._log.failed:
             error = GatewayError("store_failed", f"{self._log.failed}; the gateway is going down")

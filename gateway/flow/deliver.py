@@ -61,6 +61,13 @@ class Deliver:
             if perf_counter() > until_s:
                 return
 
+    def turn_now(self) -> None:
+        """What a commit has made due, in the pass that tells of it; what is more than a turn is left to the task."""
+        if self._nursery is not None:
+            began = perf_counter()
+            self._turn(began + _TURN_S)
+            self.statistics.busy_seconds += perf_counter() - began
+
     def at_once(self, consumer: Consumer) -> None:
         """Hand a consumer that has come without waiting what is there for it; this stage's task is not woken for it."""
         began = perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 
@@ -30,9 +30,14 @@ class Notify:
     """The stage behind the flusher."""
 
     def __init__(
-        self, engine: Engine, steps: Steps = UNTRACED, gathering: AbstractContextManager[None] | None = None
+        self,
+        engine: Engine,
+        steps: Steps = UNTRACED,
+        gathering: AbstractContextManager[None] | None = None,
+        deliver: Callable[[], None] = lambda: None,
     ) -> None:
-        """`gathering` is entered while the answers of a commit are given."""
+        """`gathering` is entered while the answers of a commit are given; `deliver` is called behind them."""
+        self._deliver = deliver
         self._gathering = gathering or nullcontext()
         self.statistics = NotifyStatistics()
         self._steps = steps
@@ -48,6 +53,7 @@ class Notify:
         with self._gathering:
             self._answer(entries)
         self.statistics.busy_seconds += perf_counter() - began
+        self._deliver()
 
     def _answer(self, entries: Sequence[Batch | Settlement]) -> None:
         statistics = self.statistics

@@ -720,8 +720,8 @@ async def test_a_pong_is_due_from_when_the_socket_has_taken_the_ping(start_node:
     async with consumer(node) as slow:
         async with open_http(node.address) as http:
             batch = [{"topic": "trade.a", "data": "x" * 65536}] * 40
-            await slow.send_bytes(masked_frame(PONG, b""))
             for _ in range(5):
+                await slow.send_bytes(masked_frame(PONG, b""))
                 await http.post("/v1/messages", orjson.dumps(batch))
         (connection,) = node.connections
         with trio.fail_after(5):
