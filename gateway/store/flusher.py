@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import thread_time
@@ -83,7 +84,7 @@ class Flusher(ABC):
         self._about = 0  # who waited for the last commit, and for the next when it ended
         self._wake = trio.Event()  # somebody waits for the disk
         self._is_lazy = False  # something goes there with the next turn, and at the latest by its time
-        self._patience: trio.CancelScope | None = None  # of the task while nothing is to be done
+        self._patience = trio.Event()  # it has been so since the last look
         self._room: trio.Event | None = None  # made where somebody waits
         self._reported = trio.Event()
         self._commit = Commit([], {})
@@ -122,8 +123,7 @@ class Flusher(ABC):
             self._wake.set()
         elif not self._is_lazy:
             self._is_lazy = True
-            if self._patience is not None:
-                self._patience.deadline = self._lazy_by()
+            self._patience.set()
 
     def submit(self, entry: object, durability: Durability = Durability.FSYNCED) -> None:
         """Have `entry` reported by `committed` once everything appended so far has reached `durability`."""
@@ -169,25 +169,35 @@ class Flusher(ABC):
 
     async def run(self) -> None:
         """The flusher. Ends only by cancellation or by raising StoreError."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._be_patient)
+            with suppress(StoreError):  # which is raised below, and not in a group
+                await self._take_turns()
+            nursery.cancel_scope.cancel()
+        if self.failed:
+            raise self.failed
+
+    async def _take_turns(self) -> None:
+        with trio.CancelScope() as turns:  # one for all of them: a scope a turn costs 30 us
+            while True:
+                if self._kept is not None:
+                    await trio.sleep(_ROOM_S)
+                if not self._wake.is_set():
+                    await self._wake.wait()
+                await self._rest()
+                await self._gather()
+                turns.shield = True  # what is taken must reach the file before anything behind it
+                await self.turn()
+                turns.shield = False
+
+    async def _be_patient(self) -> None:
+        """Have a turn for what is lazy, where none came meanwhile."""
         while True:
-            if self._kept is not None:
-                await trio.sleep(_ROOM_S)
-            await self._wait_work()
-            await self._rest()
-            await self._gather()
-            await self.turn()
-
-    async def _wait_work(self) -> None:
-        if self._wake.is_set():
-            return
-        with trio.CancelScope() as self._patience:
+            await self._patience.wait()
+            await trio.sleep(self.settings.lazy_sync_ms / 1000)
+            self._patience = trio.Event()
             if self._is_lazy:
-                self._patience.deadline = self._lazy_by()
-            await self._wake.wait()
-        self._patience = None
-
-    def _lazy_by(self) -> float:
-        return trio.current_time() + self.settings.lazy_sync_ms / 1000
+                self._wake.set()
 
     async def _rest(self) -> None:
         """Where commits of few cost too much of the run loop, let a little time pass between two of them."""
@@ -217,11 +227,13 @@ class Flusher(ABC):
                 return
 
     async def turn(self) -> None:
-        """One turn, or the one before once more where that found no room. Raises StoreError where it fails."""
+        """One turn, or the one before once more where that found no room. Raises StoreError where it fails.
+
+        It must not be cancelled.
+        """
         work = self._kept or self._take()
         began = trio.current_time()
-        with trio.CancelScope(shield=True):  # what was taken must reach the file before anything behind it
-            await self._write_off_the_loop(work)
+        await self._write_off_the_loop(work)
         if self.failed:
             raise self.failed
         self._kept = work if isinstance(self._disk.error, NoRoomError) else None
@@ -241,10 +253,11 @@ class Flusher(ABC):
 
     async def finish(self) -> None:
         """The last turn, behind `run`. Raises StoreError where it fails, or finds no room."""
-        if self._kept is not None:
-            await self.turn()
-        if self._kept is None:
-            await self.turn()
+        with trio.CancelScope(shield=True):
+            if self._kept is not None:
+                await self.turn()
+            if self._kept is None:
+                await self.turn()
         if self._kept is not None:
             error = StoreError(f"{self.directory}: there is no room for what was accepted last")
             self._fail(self._kept, error)
