@@ -125,6 +125,9 @@ class BorrowedStream(trio.abc.Stream):
         if not data:
             self._ended = True
             return False
+        if self.on_message is not None and (text := self._inbound.text(data)) is not None:
+            self._waiting = self.on_message(text)
+            return self._waiting is None
         self._inbound.feed(data)
         if self._carry_out():
             self._left = self._inbound.left()

@@ -33,6 +33,7 @@ from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
 from gateway.flow.ring import Ring, Wait
 from gateway.model import NAME_BYTES_MAX, Batch, Delivery, Settlement, Verb
+from gateway.principal import NOBODY
 from gateway.wire import push_v1
 from gateway.wire.push_v1 import BadOperationError
 from gateway.wire.request import Request
@@ -189,7 +190,8 @@ class Session:
         try:
             if isinstance(frame, bytes):
                 raise BadOperationError("bad_request", "binary frames are not spoken here; send text", fatal=True)
-            self._standing.check_size(len(frame))
+            if self._standing.principal is NOBODY:
+                self._standing.check_size(len(frame))
             operation = push_v1.decode(frame)
         except BadOperationError as error:
             self._offer(push_v1.encode_error(error, error.reference))
@@ -200,7 +202,7 @@ class Session:
             self._end_with(error)
             return None
         try:
-            if not isinstance(operation, push_v1.Hello):
+            if self._standing.principal is NOBODY and not isinstance(operation, push_v1.Hello):
                 self._standing.check_known()
             wait: Wait | None = None
             match operation:

@@ -61,7 +61,9 @@ class Reader:
                 return None
             found.append(buffer)
         log.recent.hits += len(positions)
-        if isinstance(getattr(found[0], "obj", found[0]), bytes):  # a map that is kept could not be let go
+        if len(found) == 1 and isinstance(
+            getattr(found[0], "obj", found[0]), bytes
+        ):  # a map that is kept could not be let go
             self._found_for, self._found = positions, found
         return found
 

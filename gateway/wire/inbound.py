@@ -35,6 +35,27 @@ class Inbound:
         self._size = 0  # of both, from `_at` on
         self._needed = _HEAD_MIN  # so many bytes, before it is worth looking
 
+    def text(self, data: bytes) -> str | None:
+        """The text of `data`, where it is one whole message, small and with nothing before it: as `feed` and `take`.
+
+        An ack is, and most publishes are. None: `feed` it.
+        """
+        if self._size or self.plain or len(data) < _HEAD_MIN or data[0] != _TEXT:
+            return None
+        begin, size = 6, data[1] - _MASKED
+        if size == 126:
+            begin, size = 8, int.from_bytes(data[2:4], "big")
+            if size < 126:
+                return None
+        elif size > 126:
+            return None
+        if size != len(data) - begin or size > self._bytes_max:
+            return None
+        try:
+            return apply_mask(data[begin:], data[begin - 4 : begin]).decode()
+        except UnicodeDecodeError:
+            return None
+
     def feed(self, data: bytes) -> None:
         self._size += len(data)
         if self._size == len(data):

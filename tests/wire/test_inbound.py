@@ -26,6 +26,10 @@ def read(inbound: Inbound, *pieces: bytes) -> list[str | bytes | tuple[bytes]]:
     """What comes out, in order; what is left to the library in brackets, joined where it is one thing."""
     out: list[str | bytes | tuple[bytes]] = []
     for piece in pieces:
+        alone = inbound.text(piece)
+        if alone is not None:
+            out.append(alone)
+            continue
         inbound.feed(piece)
         while True:
             message = inbound.take()
@@ -56,6 +60,19 @@ def test_messages_come_out_as_they_went_in_however_the_bytes_arrive(
 ) -> None:
     data = b"".join(text(each) if isinstance(each, str) else frame(Opcode.BINARY, each) for each in messages)
     assert read(Inbound(MESSAGE_MAX), *cut(data, sizes)) == messages
+
+
+@given(MESSAGES)
+def test_messages_come_out_as_they_went_in_where_each_comes_alone(messages: list[str | bytes]) -> None:
+    frames = [text(each) if isinstance(each, str) else frame(Opcode.BINARY, each) for each in messages]
+    assert read(Inbound(MESSAGE_MAX), *frames) == messages
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 128, 133, 65_535, 65_536])
+def test_a_text_of_any_size_that_comes_alone(size: int) -> None:
+    inbound = Inbound(MESSAGE_MAX)
+    assert inbound.text(text("x" * size)) == ("x" * size if size < 65_536 else None)
+    assert read(inbound, text("y" * size), text("z")) == ["y" * size, "z"]
 
 
 @given(SIZES)
@@ -94,12 +111,14 @@ def non_minimal(payload: bytes, width: int) -> bytes:
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="no WebSocket"),
     ],
 )
-@pytest.mark.parametrize("size", [1, 7, 1000, 100_000])
+@pytest.mark.parametrize("size", [1, 7, 1000, 100_000, pytest.param(0, id="frame by frame")])
 def test_from_what_is_odd_on_everything_is_the_librarys(odd: bytes, size: int) -> None:
     rest = odd + text("behind")
     data = text("before") + rest
     inbound = Inbound(MESSAGE_MAX)
-    out = read(inbound, *(data[at : at + size] for at in range(0, len(data), size)))
+    frames = [data[: -len(rest)], odd, rest[len(odd) :]]
+    pieces = [data[at : at + size] for at in range(0, len(data), size)] if size else frames
+    out = read(inbound, *pieces)
     assert out[0] == "before"
     assert b"".join(each[0] for each in out[1:] if isinstance(each, tuple)) == rest
     assert inbound.plain
