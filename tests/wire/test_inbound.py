@@ -75,6 +75,14 @@ def test_a_text_of_any_size_that_comes_alone(size: int) -> None:
     assert read(inbound, text("y" * size), text("z")) == ["y" * size, "z"]
 
 
+@pytest.mark.parametrize("size", [66_000, 300])
+def test_the_beginning_of_a_frame_is_not_taken_for_a_whole_one(size: int) -> None:
+    whole = text("x" * size)
+    for stop in range(6, 280):
+        assert Inbound(MESSAGE_MAX).text(whole[:stop]) is None
+        assert read(Inbound(MESSAGE_MAX), whole[:stop], whole[stop:]) == ["x" * size]
+
+
 @given(SIZES)
 def test_control_frames_go_to_the_library_in_their_place(sizes: list[int]) -> None:
     ping, close = frame(Opcode.PING, b"p" * 125), frame(Opcode.CLOSE, b"\x03\xe8bye")
