@@ -21,6 +21,7 @@ from gateway.config import Config
 from gateway.errors import ConfigError, StoreError, StoreLockedError
 from gateway.model import Settlement
 from gateway.node import Node
+from gateway.store.disk import Disk
 from gateway.store.files import Files
 from tests.conftest import Log, StartNode, quick_config, running
 from tests.edge.bystander import bystander, positions, statistics, subscription
@@ -68,6 +69,11 @@ def target_of(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def without_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the disk's work goes by `Files`, and nothing by io_uring."""
+    monkeypatch.setattr(Disk, "append", lambda *_: False)
+
+
 class SlowDisk:
     """Every sync takes this long, off the run loop."""
 
@@ -78,6 +84,7 @@ class SlowDisk:
             time.sleep(seconds)
             sync(files, file)
 
+        without_ring(monkeypatch)
         monkeypatch.setattr(Files, "sync", slow_sync)
 
 
@@ -406,6 +413,7 @@ class FailingDisk:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             sync(files, file)
 
+        without_ring(monkeypatch)
         monkeypatch.setattr(Files, "sync", perhaps_sync)
 
 
@@ -506,6 +514,7 @@ class SmallDisk:
 
         monkeypatch.setattr(Files, "reserve", lambda *_: False)
         monkeypatch.setattr(Files, "free", lambda *_: self.room)
+        without_ring(monkeypatch)
         monkeypatch.setattr(Files, "write", perhaps_write)
         monkeypatch.setattr(Files, "unlink", free_and_unlink)
 

@@ -13,6 +13,7 @@ import trio
 
 from gateway.model import BACKOFF_MS_DEFAULT
 from gateway.node import Node
+from gateway.store.disk import Disk
 from gateway.store.files import Files
 from tests.control.conftest import client_of, config
 
@@ -275,6 +276,7 @@ class Gate:
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     gate = Gate()
+    monkeypatch.setattr(Disk, "append", lambda *_: False)  # all syncs go by Files
     monkeypatch.setattr(Files, "sync", lambda _files, file: gate.pass_through(file))
     return gate
 
