@@ -224,6 +224,9 @@ def log_metrics(sources: Sources) -> Iterator[Metric]:
         "gateway_log_released_segments", "Segments deleted: all in them was settled, or moved.", log.segments_released
     )
     yield gauge("gateway_log_full", "Whether there is no room for another segment: 1 or 0.", log.is_full)
+    yield gauge(
+        "gateway_log_by_kernel", "Whether commits are written by the kernel itself (io_uring): 1 or 0.", log.by_kernel
+    )
     yield counter("gateway_log_merges", "Merges of segments of which little was due.", log.merges)
     yield counter("gateway_log_merged_segments", "Segments that were merged.", log.merged_segments)
     yield counter("gateway_log_merge_moved_bytes", "Bytes that merges moved.", log.merged_bytes)

@@ -49,6 +49,8 @@ class EngineStatistics:
     segments_released: int
     is_full: bool
     """There is no room for another segment, and the active one is full: messages are refused."""
+    by_kernel: bool
+    """Commits are written and synced by the kernel itself (io_uring)."""
     merges: int
     merged_segments: int
     merged_bytes: int

@@ -634,6 +634,7 @@ class EmbeddedEngine:
             segments=len(log.segments),
             segments_released=log.writer.statistics.segments_released,
             is_full=log.is_full,
+            by_kernel=log.by_kernel,
             merges=merges.merges,
             merged_segments=merges.segments,
             merged_bytes=merges.moved_bytes,

@@ -140,6 +140,11 @@ class Log(Flusher):
         writer = self.writer
         return writer.is_full and (not writer.is_reserved or self.active.size >= self.settings.segment_bytes)
 
+    @property
+    def by_kernel(self) -> bool:
+        """Whether commits that are nothing but appends are the kernel's own work (see uring.py)."""
+        return self._disk.appends
+
     def segment_of(self, position: int) -> Segment | None:
         """The segment that holds, or held, `position`."""
         at = bisect_right(self.segments, position, key=_BASE) - 1
