@@ -399,6 +399,7 @@ async def test_publishes_are_gathered_for_a_moment_however_long_a_pass_of_the_ru
     opened = open_log()
     opened.log._about = 100  # so many were about when the last commit ended
     nursery.start_soon(opened.log.run)
+    await wait_all_tasks_blocked()
     passes = 0
     while not opened.log._disk._thread:  # no commit has begun
         opened.publish(b"{}")
