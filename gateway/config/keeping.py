@@ -34,14 +34,14 @@ class Store:
     )
     commit_rest_ms: float = setting(
         1.0,
-        "Rest between two commits while many small ones would take half of the run loop: it is what they wait longer, "
-        "and what they save is up to half of the processor time; 0: never.",
+        "Rest between two commits while many small ones would take nearly all of the run loop: it is what they wait "
+        "longer, and what they save is up to half of the processor time; 0: never.",
         0,
         100,
     )
     io_uring: bool = setting(
         True,
-        "Commits are written and synced by the kernel itself (io_uring), where it lets us: half of their time, and no "
+        "Commits are written and synced by the kernel itself (io_uring), where it lets us: less of their time, and no "
         "thread of ours; false: always by the thread.",
     )
     lazy_sync_ms: int = setting(50, "Acks that nobody waits for reach the disk within this time.", 0, 10_000)
