@@ -21,6 +21,8 @@ class History:
     failed: set[str] = attrs.field(factory=set)
     delivered: dict[str, int] = attrs.field(factory=dict)
     """The position at which it came."""
+    deliveries: int = 0
+    """How many there were, repeats too."""
     violations: list[str] = attrs.field(factory=list)
     """Broken promises, in words; what is missing is asked for apart, since it may still come."""
     _names: dict[int, str] = attrs.field(factory=dict)  # by position
@@ -39,6 +41,7 @@ class History:
         self.failed.update(names)
 
     def deliver(self, name: str, position: int, payload: bytes) -> None:
+        self.deliveries += 1
         found = self.violations
         if name not in self.invoked:
             found.append(f"{name}: delivered but never published")

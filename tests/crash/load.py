@@ -172,14 +172,16 @@ class Load:
                 ack = {"op": "ack", "id": reference, "subscription": SUBSCRIPTION, "ranges": ranges}
                 await ws.send_message(_JSON.encode(ack).decode())
 
-    async def drain(self, seconds: float) -> None:
-        """Take and ack all that there is, until nothing is missing or waits any more."""
-        with trio.move_on_after(seconds):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.consume, 1.0)
-                while self.history.missing or await self._is_waiting():
-                    await trio.sleep(0.05)
-                nursery.cancel_scope.cancel()
+    async def drain(self, patience_s: float) -> None:
+        """Take and ack all that there is, until nothing is missing or waits any more, or nothing comes for so long."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.consume, 1.0)
+            came, since = 0, trio.current_time()
+            while (self.history.missing or await self._is_waiting()) and trio.current_time() - since < patience_s:
+                if self.history.deliveries > came:
+                    came, since = self.history.deliveries, trio.current_time()
+                await trio.sleep(0.05)
+            nursery.cancel_scope.cancel()
 
     async def _is_waiting(self) -> int:
         return (await trio.to_thread.run_sync(self.gateway.statistics, SUBSCRIPTION))["waiting"]

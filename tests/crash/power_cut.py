@@ -11,11 +11,13 @@ import os
 import shutil
 import struct
 import subprocess
+import time
 from pathlib import Path
 from typing import Final
 
 _EXT4_IOC_SHUTDOWN: Final = 0x8004587D  # _IOR('X', 125, __u32), include/uapi/linux/ext4.h
 _NO_LOG_FLUSH: Final = 2
+_CLOSED_S: Final = 20
 _SIZE_BYTES: Final = 256 * 1024 * 1024
 TOOLS: Final = ("mkfs.ext4", "mount", "umount")
 
@@ -47,8 +49,15 @@ class PowerCutDisk:
             os.close(root)
 
     def unmount(self) -> None:
-        """Nobody may have a file of it open."""
-        _run("umount", str(self.directory))
+        """Nobody may have a file of it open. The kernel closes those of a killed process's io_uring behind its end."""
+        deadline = time.monotonic() + _CLOSED_S
+        while True:
+            try:
+                return _run("umount", str(self.directory))
+            except subprocess.CalledProcessError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(0.05)
 
     def remove(self) -> None:
         if os.path.ismount(self.directory):
