@@ -64,10 +64,10 @@ async def cut_again_and_again(
     """Merges that came to their end meanwhile, and those that were interrupted."""
     history = History()
     (tmp_path / "gateway.toml").write_text(config, encoding="utf-8")
-    arguments = ("--data", str(disk.directory / "store"), "--config", str(tmp_path / "gateway.toml"))
-    with GatewayProcess(tmp_path / "gateway", *arguments) as gateway:
+    config_file, store = str(tmp_path / "gateway.toml"), disk.directory / "store"
+    with GatewayProcess(tmp_path / "gateway", "--config", config_file, store=store) as gateway:
         gateway.put_subscription(SUBSCRIPTION, topics=["crash.>"])
-        load = Load(gateway, history, SEED, disk.directory / "store" if merging else None)
+        load = Load(gateway, history, SEED, store if merging else None)
         for number in range(cycles):
             await load.cycle(number, partial(cut_power, gateway, disk), deaf=True)
             await trio.to_thread.run_sync(load.check_conservation)
@@ -78,6 +78,6 @@ async def cut_again_and_again(
         assert history.violations == []
         assert history.missing == set()
         assert len(history.ok) > 100 * cycles
-        assert list((disk.directory / "store").glob("*.log"))
+        assert list(store.glob("*.log"))
         assert gateway.terminate() == 0
     return merges_of(gateway), load.interrupted

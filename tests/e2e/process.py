@@ -31,8 +31,10 @@ def free_port() -> int:
 class GatewayProcess:
     """`start` and `kill` as often as you like; the ports and the store stay the same."""
 
-    def __init__(self, directory: Path, *arguments: str) -> None:
+    def __init__(self, directory: Path, *arguments: str, store: Path | None = None) -> None:
+        """`store`: where it is, if not in `directory`."""
         self.directory = directory
+        self.store = store or directory / "store"
         self.data_port = free_port()
         self.control_port = free_port()
         self.http = f"http://127.0.0.1:{self.data_port}"
@@ -60,7 +62,7 @@ class GatewayProcess:
             self.check_conservation()
         self._end()
         if error is None and self.conserved:
-            conservation.check_store(self.directory / "store")
+            conservation.check_store(self.store)
 
     def check_conservation(self) -> None:
         """Promise 6, as it is shown; where the process runs, and asks nobody who he is."""
@@ -81,7 +83,7 @@ class GatewayProcess:
 
     def start(self) -> None:
         """Start, and wait until /readyz says yes."""
-        command = [sys.executable, "-m", "gateway", "serve", "--data", str(self.directory / "store")]
+        command = [sys.executable, "-m", "gateway", "serve", "--data", str(self.store)]
         command += ["--listen", f"127.0.0.1:{self.data_port}", "--control", f"127.0.0.1:{self.control_port}"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([*command, *self._arguments], stdout=log, stderr=log)
