@@ -53,6 +53,7 @@ from gateway.flow.pipeline import Pipelines
 from gateway.flow.quota import Quotas
 from gateway.flow.redeliver import Redeliver
 from gateway.flow.route import Route
+from gateway.flow.scrub import Scrub
 from gateway.flow.settle import Settle
 from gateway.flow.sweep import Sweep
 from gateway.model import Batch
@@ -103,6 +104,7 @@ class Node:
         self.notify = Notify(engine, steps, self.unsent.gathering, self.deliver.turn_now)
         self.settle = Settle(engine, items_max, self.clock)
         self.redeliver = Redeliver(engine, config.deliver.tick_ms, self.clock, self.admit.submit, steps)
+        self.scrub = Scrub(engine, config.store)
         self.merge = Merge(engine, config.store.merge_interval_s, self.clock)
         self.sweep = Sweep(engine, config.deliver.sweep_ms, self.clock)
 
@@ -221,6 +223,8 @@ class Node:
             flow.start_soon(self.sweep.run)
             if config.store.merge_live_share:
                 flow.start_soon(self.merge.run)
+            if config.store.scrub_interval_s:
+                flow.start_soon(self.scrub.run)
             flow.start_soon(self.disk.run)
             flow.start_soon(self.longpoll.run)
             flow.start_soon(self.flow_control.run)

@@ -61,6 +61,16 @@ class Store:
     merge_bytes_per_s: int = setting(
         8 * MIB, "What merging moves in a second at most: it shares the disk with publishes.", KIB, 2**40
     )
+    scrub_interval_s: float = setting(
+        604_800.0,
+        "Sealed segments are read and checked once in this time, evenly, so that damage is found while there is a "
+        "backup; 0: never.",
+        0,
+        10**8,
+    )
+    scrub_bytes_per_s: int = setting(
+        8 * MIB, "What that reads in a second at most: it shares the disk with publishes.", 64 * KIB, 2**40
+    )
 
 
 @attrs.frozen(kw_only=True)

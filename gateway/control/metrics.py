@@ -232,6 +232,9 @@ def log_metrics(sources: Sources) -> Iterator[Metric]:
     yield counter("gateway_log_merge_moved_bytes", "Bytes that merges moved.", log.merged_bytes)
     yield counter("gateway_log_merge_freed_bytes", "Bytes that merges freed.", log.merge_freed_bytes)
     yield counter("gateway_log_merge_failures", "Merges given up: damage, no room, or a seek.", log.merge_failures)
+    yield gauge("gateway_log_sealed_bytes", "Bytes of segments that are complete.", log.sealed_bytes)
+    yield counter("gateway_log_scrubbed_bytes", "Bytes of them that were read again and checked.", log.scrubbed_bytes)
+    yield counter("gateway_log_scrub_damaged_records", "Records found damaged by that.", log.scrub_damaged)
     yield gauge("gateway_log_damaged_parts", "Parts of segments found damaged at the start.", log.damaged_parts)
     yield counter(
         "gateway_unreadable_messages", "Messages set aside because they could not be read.", log.damaged_messages

@@ -57,6 +57,11 @@ class EngineStatistics:
     """Bytes that were moved."""
     merge_freed_bytes: int
     merge_failures: int
+    sealed_bytes: int
+    """Of segments that nothing is appended to any more."""
+    scrubbed_bytes: int
+    scrub_damaged: int
+    """Records that scrubbing found damaged."""
     damaged_parts: int
     """Parts of the segments that were found damaged at the start."""
     damaged_messages: int
@@ -253,6 +258,9 @@ class Engine(Protocol):
 
     async def merge(self, now: int) -> bool:
         """Look once for segments of which little is due, and move what is; whether there was a merge. In steps."""
+
+    async def scrub(self, size: int) -> int:
+        """Read and check about so many bytes of what was stored long ago; how many it were."""
 
     async def dead_letters(self) -> list[DeadLetter]:
         """Take some of what must be published to dead-letter topics; none: there are none, or too many under way."""

@@ -40,6 +40,7 @@ from gateway.engine.past import let_past, sift_past
 from gateway.engine.reader import LostMessagesError, Reader
 from gateway.engine.routing import Router
 from gateway.engine.scratch import ScratchFile
+from gateway.engine.scrubbing import Scrubbing
 from gateway.engine.sieve import Rule
 from gateway.engine.standing import standing
 from gateway.engine.steering import Steering
@@ -109,6 +110,7 @@ class EmbeddedEngine:
         self._doomed = DoomedMessages(self._reader, config.deliver.dead_letter_bytes_max)
         self._deliveries = Deliveries(self._reader, self._turns, self._held)
         self._merging = Merging(self._log, self._catalogue, config.store, window_ms, lambda: self._held.everything > 0)
+        self._scrubbing = Scrubbing(self._log, self._held)
         self._sweeping = Sweeping(self._log, self._catalogue, self._write_news)
         self._steering = Steering(self._log, self._catalogue, self._turns, self._deliveries)
         self._created: list[Callable[[str], None]] = []
@@ -578,6 +580,9 @@ class EmbeddedEngine:
     async def merge(self, now: int) -> bool:
         return await self._merging.merge(now)
 
+    async def scrub(self, size: int) -> int:
+        return await self._scrubbing.scrub(size)
+
     async def merge_all(self, now: int, told: Callable[[MergeStatistics], None]) -> MergeStatistics:
         """Everything that is worth it, without pauses, `told` behind each merge; for a store that nobody uses."""
         await self.sweep(now)
@@ -640,6 +645,9 @@ class EmbeddedEngine:
             merged_bytes=merges.moved_bytes,
             merge_freed_bytes=merges.freed_bytes,
             merge_failures=merges.failures,
+            sealed_bytes=self._scrubbing.sealed_bytes,
+            scrubbed_bytes=self._scrubbing.statistics.bytes,
+            scrub_damaged=self._scrubbing.statistics.damaged,
             damaged_parts=log.statistics.damaged_parts,
             damaged_messages=self._deliveries.lost,
             mapped_bytes=log.shelf.served_bytes,

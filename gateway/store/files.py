@@ -52,6 +52,10 @@ class Files:
             data += more
         return data
 
+    def forget(self, file: int, offset: int, size: int) -> None:
+        """Have those bytes read from the disk the next time, and not from the page cache; a hint (posix_fadvise)."""
+        os.posix_fadvise(file, offset, size, os.POSIX_FADV_DONTNEED)
+
     def map(self, file: int) -> mmap.mmap:
         """The whole file, read-only, in the address space."""
         return mmap.mmap(file, 0, access=mmap.ACCESS_READ)

@@ -151,13 +151,18 @@ class Shelf:
                 opened.verified[number] = 1
         return damaged
 
-    def read_unmapped(self, path: Path, index: Index, numbers: Sequence[int]) -> dict[int, bytes | str]:
-        """Whole records, or why they cannot be had. Blocks; from any thread."""
+    def read_unmapped(
+        self, path: Path, index: Index, numbers: Sequence[int], *, fresh: bool = False
+    ) -> dict[int, bytes | str]:
+        """Whole records, or why they cannot be had. `fresh`: from the disk itself. Blocks; from any thread."""
         try:
             file = self._files.open(path)
         except OSError as error:
             return dict.fromkeys(numbers, f"cannot be read ({error.strerror})")
         try:
+            if fresh:
+                offset = index.offsets[numbers[0]]
+                self._files.forget(file, offset, index.ends[numbers[-1]] - offset)
             return self._read_records(file, index, numbers)
         finally:
             self._files.close(file)
@@ -175,6 +180,11 @@ class Shelf:
         if record is None or record.end != end - offset:
             return "is damaged (its CRC does not match)"
         return data
+
+    def doubt(self, segment: Segment, record: int) -> None:
+        """That record was found damaged: it is checked again before it is served."""
+        if segment in self._opened:
+            self._opened[segment].verified[record] = 0
 
     def forget(self, segment: Segment) -> None:
         """The segment is about to go."""
