@@ -100,7 +100,7 @@ class Node:
         if self.quotas:
             self.admit.doors.append(self.quotas.check)
         self.unsent = Unsent(config.flow.unsent_bytes_max)
-        self.deliver = Deliver(engine, self.clock)
+        self.deliver = Deliver(engine, self.clock, self.unsent.gathering)
         self.notify = Notify(engine, steps, self.unsent.gathering, self.deliver.turn_now)
         self.settle = Settle(engine, items_max, self.clock)
         self.redeliver = Redeliver(engine, config.deliver.tick_ms, self.clock, self.admit.submit, steps)

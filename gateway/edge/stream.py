@@ -264,8 +264,10 @@ class OutboxStream(trio.abc.Stream):
         if self._closed or self._broken:
             return
         if self._together is not None and self._together.gathering.is_entered:
-            self._together.gathering.add(self, data, sent)
-            return
+            if len(data) < _GATHERED_BYTES_MIN:
+                self._together.gathering.add(self, data, sent)
+                return
+            self._send_gathered()  # whether it fits is to be known at once: one large frame waits, and no more
         if self._outbox:
             self._outbox.append((memoryview(data), sent))
             self._count(len(data))

@@ -7,6 +7,7 @@ longer in memory are read beside this task, so that a subscription far behind do
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
 
 import attrs
@@ -36,7 +37,11 @@ class DeliverStatistics:
 class Deliver:
     """The push stage."""
 
-    def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, engine: Engine, clock: Callable[[], int], gathering: AbstractContextManager[None] | None = None
+    ) -> None:
+        """`gathering` is entered while the deliveries of a turn are handed over."""
+        self._gathering = gathering or nullcontext()
         self.statistics = DeliverStatistics()
         self._engine = engine
         self._clock = clock
@@ -52,14 +57,15 @@ class Deliver:
 
     def _turn(self, until_s: float) -> None:
         now = self._clock()
-        for _ in range(_TURN):
-            taken = self._engine.take(now)
-            if taken is None:
-                return
-            consumer, delivery = taken
-            self._pass_on(consumer, delivery, now)
-            if perf_counter() > until_s:
-                return
+        with self._gathering:
+            for _ in range(_TURN):
+                taken = self._engine.take(now)
+                if taken is None:
+                    return
+                consumer, delivery = taken
+                self._pass_on(consumer, delivery, now)
+                if perf_counter() > until_s:
+                    return
 
     def turn_now(self) -> None:
         """What a commit has made due, in the pass that tells of it; what is more than a turn is left to the task."""

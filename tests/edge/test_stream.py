@@ -398,9 +398,11 @@ async def test_what_is_large_is_not_gathered_but_goes_at_once_behind_what_is(
         stream.offer(b"one")
         stream.offer_parts([b"x" * 10_000, b"y" * 10_000])
         assert read(pair[1]) == b"one" + b"x" * 10_000 + b"y" * 10_000
-        stream.offer(b"two")
         assert together.joined_bytes == 0
-    assert read(pair[1]) == b"two"
+        stream.offer(b"two")
+        stream.offer_parts([b"x" * LARGE, b"y" * LARGE])
+        assert stream.unsent > 0
+    assert await read_all(pair[1], 3 + 2 * LARGE) == b"two" + b"x" * LARGE + b"y" * LARGE
 
 
 @pytest.mark.parametrize("end", [OutboxStream.shutdown, OutboxStream.abort])

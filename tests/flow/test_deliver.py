@@ -7,6 +7,7 @@ import trio
 import trio.testing
 
 from gateway.broker.lease import Consumer
+from gateway.edge.stream import Unsent
 from gateway.flow.deliver import Deliver
 from gateway.model import Batch, Delivery, Durability
 from gateway.node import Node
@@ -39,6 +40,15 @@ async def test_what_is_due_is_handed_over_and_counted(nursery: trio.Nursery) -> 
     statistics = deliver.statistics
     assert (statistics.frames, statistics.messages, statistics.redelivered, statistics.cold_frames) == (3, 16, 3, 0)
     assert statistics.busy_seconds > 0
+
+
+async def test_what_a_turn_hands_over_is_gathered(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, gathering, entered = ScriptedEngine(), Unsent(0).gathering, list[bool]()
+    monkeypatch.setattr(engine, "send", lambda *_: entered.append(gathering.is_entered))
+    engine.due = [(NOBODY, delivery("a")), (NOBODY, delivery("b"))]
+    nursery.start_soon(Deliver(engine.as_engine, lambda: 0, gathering).run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (entered, gathering.is_entered) == ([True, True], False)
 
 
 async def test_a_stage_with_much_to_do_lets_others_run(nursery: trio.Nursery) -> None:
