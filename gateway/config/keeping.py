@@ -34,7 +34,7 @@ class Store:
     )
     commit_rest_ms: float = setting(
         1.0,
-        "Rest between two commits while many small ones would take nearly all of the run loop: it is what they wait "
+        "Rest between two commits while many small ones would take most of the run loop: it is what they wait "
         "longer, and what they save is up to half of the processor time; 0: never.",
         0,
         100,

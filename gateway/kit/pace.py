@@ -1,4 +1,4 @@
-"""How long a group commit rests before the next: not at all, until commits of few take nearly all of the run loop.
+"""How long a group commit rests before the next: not at all, until commits of few take most of the run loop.
 
 A commit costs the run loop several tenths of a millisecond whatever is in it: wake-ups, answers, a delivery, an ack. A
 lone publisher's is worth that, and so is each of a thousand a second while there is time for it: a rest is latency.
@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-_BUSY: Final = 0.85
-_IDLE: Final = 0.7
+_BUSY: Final = 0.72
+_IDLE: Final = 0.55
 _STEP_S: Final = 0.0001
 _LOOK_S: Final = 0.02
 

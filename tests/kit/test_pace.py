@@ -18,7 +18,7 @@ def after(pace: Pace, looks: int, share: float, start_s: float = 100.0) -> list[
 
 
 def test_a_run_loop_that_has_time_does_not_rest() -> None:
-    assert after(Pace(REST_MAX_S), 20, 0.6) == [0.0] * 20
+    assert after(Pace(REST_MAX_S), 20, 0.5) == [0.0] * 20
 
 
 def test_the_rest_grows_while_the_run_loop_is_busy_up_to_its_bound() -> None:
@@ -32,9 +32,9 @@ def test_between_busy_and_idle_it_stays_as_it_is() -> None:
     pace = Pace(REST_MAX_S)
     after(pace, 3, 0.9)
     now = 200.0
-    pace.look(now, now * 0.78)
+    pace.look(now, now * 0.65)
     rest_s = pace.rest_s
-    assert set(after(pace, 10, 0.78, now + 0.025)) == {rest_s}
+    assert set(after(pace, 10, 0.65, now + 0.025)) == {rest_s}
 
 
 def test_it_goes_when_the_load_has_gone() -> None:
