@@ -143,7 +143,7 @@ async def start(store: Store) -> Outcome:
     served: list[dict[int, bytes]] = []
     with structlog.testing.capture_logs() as said:
         try:
-            async with driven(store.directory, FaultyFiles(), crash=True, **SETTINGS) as gateway:
+            async with driven(store.directory, FaultyFiles(), crash=True, conserved=False, **SETTINGS) as gateway:
                 there = [view.name for view in gateway.engine.subscriptions(gateway.now)]
                 clients = [gateway.attach(name) for name in there]
                 await gateway.deliver()

@@ -11,6 +11,7 @@ import orjson
 from gateway.errors import GatewayError, StoreError
 from gateway.model import Stored
 from gateway.testing.faulty import FaultyFiles
+from tests import conservation
 from tests.crash.life import DELAY_MS, SETTINGS
 from tests.crash.witness import DEDUP_MS, Known
 from tests.engine.driving import Client, Driven, answer_of, driven, message
@@ -38,18 +39,20 @@ async def violations(directory: Path, known: Known, *, killed: bool, thorough: b
     opened once more.
     """
     try:
-        async with driven(directory, FaultyFiles(), now=known.now, crash=True, **SETTINGS) as gateway:
+        async with driven(directory, FaultyFiles(), now=known.now, crash=True, conserved=False, **SETTINGS) as gateway:
             found, clients = await ask(gateway)
             let_go(clients)
-        broken = list(_judge(found, known, killed=killed))
-        async with driven(directory, FaultyFiles(), now=known.now, **SETTINGS) as gateway:
+            broken = _unbalanced(gateway)
+        broken += _judge(found, known, killed=killed)
+        async with driven(directory, FaultyFiles(), now=known.now, conserved=False, **SETTINGS) as gateway:
             again, clients = await ask(gateway)
             if again != found:
                 broken.append("the second recovery differs from the first")
             broken += await _go_on(gateway, known, clients)
             let_go(clients)
+            broken += _unbalanced(gateway)
         if thorough:
-            async with driven(directory, FaultyFiles(), now=known.now, **SETTINGS) as gateway:
+            async with driven(directory, FaultyFiles(), now=known.now, conserved=False, **SETTINGS) as gateway:
                 left, clients = await ask(gateway)
                 let_go(clients)
                 broken += [
@@ -60,6 +63,15 @@ async def violations(directory: Path, known: Known, *, killed: bool, thorough: b
     except GatewayError as error:
         return [f"the store does not work: {error}"]
     return broken
+
+
+def _unbalanced(gateway: Driven) -> list[str]:
+    """Promise 6, as a broken promise among others and not as the end of the judging."""
+    try:
+        conservation.check_engine(gateway.engine)
+    except AssertionError as error:
+        return [f"a message is in no hand, or in two: {error}"]
+    return []
 
 
 async def ask(gateway: Driven) -> tuple[Answers, list[Client]]:

@@ -240,11 +240,18 @@ class Driven:
 
 @asynccontextmanager
 async def driven(
-    directory: Path, files: Files | None = None, *, now: int = BEGAN_MS, crash: bool = False, **settings: Any
+    directory: Path,
+    files: Files | None = None,
+    *,
+    now: int = BEGAN_MS,
+    crash: bool = False,
+    conserved: bool = True,
+    **settings: Any,
 ) -> AsyncIterator[Driven]:
     """Open the store in `directory`, run it, and close it; with `crash`, as kill -9 would: nothing is flushed.
 
-    Behind the body each message of each subscription must be in one hand (promise 6).
+    Behind the body each message of each subscription must be in one hand (promise 6); but for a store that may be
+    damaged, of which what cannot be read is owed still and stands in no index.
     """
     driven = Driven(directory, files, now, settings)
     await driven.engine.open()
@@ -253,7 +260,8 @@ async def driven(
             nursery.start_soon(driven.engine.run)
             nursery.start_soon(driven.notify)
             yield driven
-            conservation.check_engine(driven.engine)
+            if conserved:
+                conservation.check_engine(driven.engine)
             nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
