@@ -21,7 +21,6 @@ from gateway.wire.request import Request
 
 _ATTRIBUTE: Final = b"push-attr-"
 _OCTETS: Final = "application/octet-stream"
-_DURABILITIES: Final = {each: each.value.encode("ascii") for each in Durability}
 
 
 class Publisher:
@@ -31,7 +30,6 @@ class Publisher:
         self._admit = admit
         self._limits = limits
         self._epoch = epoch
-        self._epoch_bytes = epoch.encode("ascii")
 
     def publish_one(self, request: Request, connection: HttpConnection, topic: bytes) -> Wait | None:
         """POST /v1/topics/{topic}/messages"""
@@ -46,7 +44,7 @@ class Publisher:
             message, durability = self._message(request, name)
             if _is_plain(request, message):
                 request.notes[self] = name, durability
-        done = partial(_answer_one, connection, self._epoch_bytes)
+        done = partial(_answer_one, connection, self._epoch)
         batch = Batch([message], durability, len(request.body), done, request.principal)
         batch.origin = connection.remote
         return self._admit.offer(batch)
@@ -237,14 +235,15 @@ def _both(event: Message, sent: Message) -> Message:
     return event
 
 
-def _answer_one(connection: HttpConnection, epoch: bytes, batch: Batch) -> None:
+def _answer_one(connection: HttpConnection, epoch: str, batch: Batch) -> None:
     if batch.error is not None:
         connection.respond(error_response(batch.error))
         return
+    durability = batch.durability.value.encode("ascii")
     if batch.results is None and batch.messages[0].id is None:
-        position, durability = batch.first, _DURABILITIES[batch.durability]
+        position = batch.first
         # the hot path of HTTP: formatted, not encoded
-        body = b'{"id":"%b-%d","position":%d,"durability":"%b"}' % (epoch, position, position, durability)
+        body = b'{"id":"%b-%d","position":%d,"durability":"%b"}' % (epoch.encode(), position, position, durability)
         connection.respond(Response(201, body))
         return
     result = Stored(batch.messages[0].id or "", batch.first) if batch.results is None else batch.results[0]

@@ -54,10 +54,7 @@ class Gathering:
         self.is_entered = False
         offered, self._offered = self._offered, {}
         for stream, items in offered.items():
-            if len(items) == 1:
-                stream.offer(*items[0])
-            else:
-                stream.offer_all(items)
+            stream.offer_all(items)
 
     def send_now(self, stream: OutboxStream) -> None:
         """What `stream` has been offered so far goes, for something else has to come behind it now."""
@@ -287,6 +284,9 @@ class OutboxStream(trio.abc.Stream):
 
     def offer_all(self, items: Sequence[tuple[bytes, Sent | None]]) -> None:
         """Several at once. Each `sent` is called once all of them have gone."""
+        if len(items) == 1:
+            self.offer(*items[0])
+            return
         calls = [sent for _, sent in items if sent is not None]
         self.offer(b"".join([data for data, _ in items]), partial(_call_all, calls) if calls else None)
 

@@ -54,9 +54,7 @@ class Appender:
             stop = done + 1
             if _is_uniform(batches[done]):
                 route = cast("Route", batches[done].routes[0])
-                for batch in batches[stop:]:
-                    if not batch.plain or len(batch.routes) != 1 or batch.routes[0] is not route:
-                        break
+                while stop < len(batches) and _is_uniform(batches[stop]) and batches[stop].routes[0] is route:
                     stop += 1
                 whole = self._again(route)
                 plain = self.catalogue.narrow(whole, None)
@@ -68,7 +66,7 @@ class Appender:
                 self._append_any(segment, batches[done], now)
             for batch in batches[done:stop]:
                 batch.time_ms = now
-            self.log.submit_all(batches[done:stop])
+                self.log.submit(batch, batch.durability)
             done = stop
 
     def _append_plain(self, segment: Segment, batches: Sequence[Batch], route: Route, now: int) -> None:

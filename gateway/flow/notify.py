@@ -56,28 +56,24 @@ class Notify:
         self._deliver()
 
     def _answer(self, entries: Sequence[Batch | Settlement]) -> None:
-        statistics = self.statistics
         for entry in entries:
             if isinstance(entry, Batch):
-                if entry.results is None and entry.error is None:
-                    statistics.batches += 1
-                    statistics.accepted += len(entry.messages)
-                else:
-                    self._count(entry)
+                self._count(entry)
                 entry.finish()
             else:
-                statistics.settlements += 1
+                self.statistics.settlements += 1
                 if entry.done is not None:
                     entry.done(entry)
 
     def _count(self, batch: Batch) -> None:
-        """One that failed, or whose messages have results of their own."""
         statistics = self.statistics
         statistics.batches += 1
         if batch.error is not None:
             statistics.refused += len(batch.messages)
+        elif batch.results is None:
+            statistics.accepted += len(batch.messages)
         else:
-            for result in batch.results or ():
+            for result in batch.results:
                 if isinstance(result, Exception):
                     statistics.refused += 1
                 elif result is not None and result.duplicate:

@@ -71,6 +71,22 @@ class Ring(Generic[T]):
         """Whether `put_nowait` has a place."""
         return not self._blocked and self._statistics.items - self._taken < self._statistics.items_max
 
+    def _work_at_once(self, item: T, messages: int) -> bool:
+        """Have the work done here, where that can be."""
+        work = self.at_once
+        if work is None or not self._at_rest:
+            return False
+        self._at_rest = False  # what the work itself brings goes behind it
+        done = False
+        try:
+            done = work(item)
+        finally:
+            self._at_rest = True
+        if done:
+            self._taken += 1
+            self._note_put(messages)
+        return done
+
     def _note_put(self, messages: int) -> None:
         statistics = self._statistics
         statistics.items += 1
@@ -102,17 +118,9 @@ class Ring(Generic[T]):
             self._note_put(messages)
 
     def put_nowait(self, item: T, messages: int = 1) -> None:
-        """Add `item`, or have the work done here, where that can be; trio.WouldBlock where the ring is full."""
+        """Add `item`; trio.WouldBlock where the ring is full."""
         if self._at_rest:
-            self._at_rest = done = False  # what the work itself brings goes behind it
-            if self.at_once is not None:
-                try:
-                    done = self.at_once(item)
-                finally:
-                    self._at_rest = True
-            if done:
-                self._taken += 1
-                self._note_put(messages)
+            if self._work_at_once(item, messages):
                 return
             self._at_rest = False
         self._send.send_nowait(item)

@@ -26,7 +26,7 @@ import trio
 from gateway.config import Store as StoreSettings
 from gateway.errors import StoreError
 from gateway.kit.pace import Pace
-from gateway.model import Batch, Durability
+from gateway.model import Durability
 from gateway.store.disk import Disk
 from gateway.store.writer import NoRoomError, Work
 
@@ -131,13 +131,6 @@ class Flusher(ABC):
             self._work.written.append(entry)
         else:
             self._work.entries.append(entry)
-        self._wake.set()
-
-    def submit_all(self, batches: Sequence[Batch]) -> None:
-        """The same of batches, each as durable as it asks to be."""
-        entries, written = self._work.entries, self._work.written
-        for batch in batches:
-            (written if batch.durability is Durability.WRITTEN else entries).append(batch)
         self._wake.set()
 
     def expect(self) -> None:

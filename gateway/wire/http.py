@@ -259,7 +259,6 @@ def _cause(error: Exception) -> GatewayError:
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _JSON_HEAD: Final = b"content-type: application/json\r\ncontent-length: %d\r\n"
-_JSON_ANSWER: Final = b"%bdate: %b\r\n" + _JSON_HEAD + b"\r\n%b"
 
 
 class Response:
@@ -300,8 +299,6 @@ def encode_response(
     `origin`: of the web page that may read it.
     """
     status, body = response.status, response.body
-    if response.headers is None and keep_alive and not (response.parts or head_only or http_1_0 or origin):
-        return _JSON_ANSWER % (_LINES[status], date, len(body), body)  # nearly all of them
     size = len(body) + sum(map(len, response.parts)) if response.parts else len(body)
     out = b"%bdate: %b\r\n" % (_LINES[status], date)
     if response.headers is None:
