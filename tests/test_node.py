@@ -447,6 +447,15 @@ async def test_a_store_that_fails_is_said_to_who_waits_and_ends_the_node(
     log.clear()
 
 
+async def consume(http: RawHttp, stored: int) -> None:
+    """Pull and ack so many messages, which are all that there are."""
+    while stored:
+        pulled = (await http.post(PULL, b'{"max":100,"wait_ms":0}')).json
+        settled = await http.post(SETTLE, orjson.dumps({"lease": pulled["lease"], "ack": [[0, 2**53 - 1]]}))
+        assert settled.json["acked"] == len(pulled["messages"]) > 0
+        stored -= len(pulled["messages"])
+
+
 class FullDisk:
     """There is no room for another segment while `full`."""
 
@@ -481,11 +490,7 @@ async def test_a_disk_without_room_for_another_segment_refuses_publishes_alone_a
         assert (await control.answer()).json["checks"]["log"]["state"] == "failed"
         await control.send(request_bytes("GET", "/metrics"))
         assert b"gateway_log_full 1.0" in (await control.answer()).body
-        while stored:
-            pulled = (await http.post(PULL, b'{"max":100,"wait_ms":0}')).json
-            settled = await http.post(SETTLE, orjson.dumps({"lease": pulled["lease"], "ack": [[0, 2**53 - 1]]}))
-            assert settled.json["acked"] == len(pulled["messages"]) > 0
-            stored -= len(pulled["messages"])
+        await consume(http, stored)
         disk.full = False
         with trio.fail_after(10):
             while (await http.post(ONE, payload)).status != 201:
@@ -535,11 +540,7 @@ async def test_a_full_disk_without_fallocate_refuses_publishes_alone_and_recover
         assert [entry["event"] for entry in log if entry["log_level"] == "warning"] == ["no room; nothing is published"]
         await control.send(request_bytes("GET", "/metrics"))
         assert b"gateway_log_full 1.0" in (await control.answer()).body
-        while stored:
-            pulled = (await http.post(PULL, b'{"max":100,"wait_ms":0}')).json
-            settled = await http.post(SETTLE, orjson.dumps({"lease": pulled["lease"], "ack": [[0, 2**53 - 1]]}))
-            assert settled.json["acked"] == len(pulled["messages"]) > 0
-            stored -= len(pulled["messages"])
+        await consume(http, stored)
         with trio.fail_after(10):  # what was settled is deleted, and that is room
             while (await http.post(ONE, payload)).status != 201:
                 await trio.sleep(0.05)

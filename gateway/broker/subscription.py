@@ -175,7 +175,7 @@ class Subscription:
         start = until if front == self.front else self.front
         if start < limit and start < self.routed_end:
             return True
-        return bool(self._ready or self.revisit or (self._keys is not None and self._keys.searching))
+        return bool(self._ready or self.revisit or self.searching)
 
     def look_again(self) -> None:
         """Something ahead of the front is due once more."""
@@ -412,8 +412,7 @@ class Subscription:
         met = 0
         ranges = normalise(settle.ranges)
         for low, high in ranges:
-            if consumer.aged:
-                self._clockwork.call_back(consumer, low, high)
+            self._clockwork.call_back(consumer, low, high)
             for lease in consumer.overlapping(low, high):
                 if not lease.started:
                     continue  # nobody has seen it: its frame still waits for the socket

@@ -101,7 +101,6 @@ class BorrowedStream(trio.abc.Stream):
         if self._rest:
             self._inbound.feed(self._rest)
             self._rest = b""
-            self._carry_out()
         while True:
             if self._waiting is not None:
                 waiting, self._waiting = self._waiting, None

@@ -316,15 +316,24 @@ class Session:
 
     def _unsubscribe(self, operation: push_v1.Unsubscribe) -> Wait | None:
         """The consumer leaves by the way its acks went, so that none of them comes too late."""
-        feed = self._feeds.pop(operation.subscription, None)
+        feed = self._feeds.get(operation.subscription)
         if feed is None:
             raise GatewayError("bad_request", f"this connection is not subscribed to {operation.subscription!r}")
         feed.leave()
         feed.consumer.block()
         self._unanswered += 1
-        return self._services.settle.offer(
+        wait = self._services.settle.offer(
             Settlement(feed.consumer, [], partial(self._unsubscribed, operation.id), leaves=True)
         )
+        if wait is not None:
+            return partial(self._wait_to_leave, operation.subscription, wait)
+        self._feeds.pop(operation.subscription, None)  # it may have been deleted meanwhile
+        return None
+
+    async def _wait_to_leave(self, name: str, wait: Wait) -> None:
+        """Until then it is the connection's: where that ends meanwhile, what the consumer holds goes back with it."""
+        await wait()
+        self._feeds.pop(name, None)
 
     def _unsubscribed(self, reference: push_v1.Reference, settlement: Settlement) -> None:
         self._unanswered -= 1

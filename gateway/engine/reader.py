@@ -61,9 +61,8 @@ class Reader:
                 return None
             found.append(buffer)
         log.recent.hits += len(positions)
-        if len(found) == 1 and isinstance(
-            getattr(found[0], "obj", found[0]), bytes
-        ):  # a map that is kept could not be let go
+        whole = getattr(found[0], "obj", found[0])
+        if len(found) == 1 and isinstance(whole, bytes):  # a map that is kept could not be let go
             self._found_for, self._found = positions, found
         return found
 

@@ -208,6 +208,35 @@ async def test_a_subscription_may_be_deleted_while_its_reader_unsubscribes(
         assert await client.receive() == {"op": "ok", "id": 1}
 
 
+async def test_what_an_unsubscribing_reader_holds_goes_back_where_its_connection_ends_meanwhile(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no room for its leaving yet, and nobody is left who would wait for that."""
+    node = await start_node({"websocket.close_timeout_s": 0.1})
+    await subscription(node)
+    came = trio.Event()
+
+    def full(_settlement: Settlement) -> Wait:
+        came.set()
+        return trio.sleep_forever
+
+    async with consumer(node) as client:
+        await client.send(publish("held"))
+        assert places(await client.receive()) == [1]
+        with monkeypatch.context() as held:
+            held.setattr(node.settle.ring, "offer", full)
+            await client.send({"op": "unsubscribe", "id": "u", "subscription": "orders"})
+            with trio.fail_after(5):
+                await came.wait()
+        (connection,) = node.connections
+        connection.close(1008, "an operator closes it")
+    with trio.fail_after(5):
+        while len(node.connections):
+            await trio.sleep(0.002)
+    found = statistics(node)
+    assert (found.consumers, found.in_flight, found.waiting) == (0, 0, 1)
+
+
 async def test_unsubscribing_from_what_one_is_not_subscribed_to_is_an_error(node: Node, connect: Connect) -> None:
     await subscription(node)
     async with connect(node.address) as client:
