@@ -91,10 +91,14 @@ class Clockwork:
 
     def add(self, lease: Lease, deadline_ms: int) -> None:
         """Make `lease` due at the first tick at or after `deadline_ms`; moves it where it is already due."""
-        self.discard(lease)
-        tick = self.tick_of(deadline_ms)
-        lease.deadline_ms = tick * self.tick_ms
-        turn = (self.next_tick // self._generation + 3) * self._generation
+        if lease.place is not None:
+            self.discard(lease)
+        tick_ms, next_tick = self.tick_ms, self.next_tick
+        tick = -(-deadline_ms // tick_ms)  # as `tick_of` has it
+        if tick < next_tick:
+            tick = next_tick
+        lease.deadline_ms = tick * tick_ms
+        turn = (next_tick // self._generation + 3) * self._generation
         stays = tick < turn + 2 * self._generation or not lease.started
         maps, key = (self._due, tick) if stays else (self._maps, turn)
         chunks = maps.get(key)

@@ -180,7 +180,7 @@ class Consumer:
         self.in_flight += len(positions)
         if self.once:
             self.blocked = True  # this is its delivery
-        self.update()
+        self.subscription.takers.update(self)
 
     def drop(self, lease: Lease) -> None:
         positions = lease.slice.positions
@@ -188,7 +188,7 @@ class Consumer:
             self._leases.remove(positions[0])
             lease.held = False
         self.in_flight -= len(positions)
-        self.update()
+        self.subscription.takers.update(self)
 
     def overlapping(self, low: int, high: int) -> list[Lease]:
         """Leases of the heap tier that hold a position of [low, high], as it is now; a copy. And perhaps one before."""
@@ -199,7 +199,7 @@ class Consumer:
 
         The part may be about `count_max` leases of the heap tier, and as many of the others.
         """
-        if len(self._leases) <= count_max and self.aged <= count_max:
+        if len(self._leases) <= count_max and (self._aged is None or len(self._aged) <= count_max):
             return ranges, ()
         ranges = normalise(ranges)
         for index, (low, high) in enumerate(ranges):
