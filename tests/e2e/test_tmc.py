@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,14 @@ class Drain:
     @property
     def delivered(self) -> set[int]:
         return {number for counter in self.seen.values() for number in counter}
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Its threads end behind the body, however that ends: nobody else can stop them."""
+        try:
+            yield
+        finally:
+            self.done = True
 
     async def again(self, life: Callable[[], Awaitable[None]]) -> None:
         """Over and over: the gateway is killed meanwhile."""
@@ -132,13 +141,14 @@ async def test_four_kinds_of_consumers_drain_one_subscription_over_a_kill(tmp_pa
             websockets.start_soon(drain.again, drain.push)
             http.start_soon(drain.again, partial(drain.in_thread, drain.pull))
             http.start_soon(drain.again, partial(drain.in_thread, drain.consume))
-            await publish(gateway, 0, MESSAGES // 2)
-            await until(lambda: len(drain.delivered) > MESSAGES // 8 and all(drain.seen.values()))
-            gateway.kill()
-            await trio.to_thread.run_sync(gateway.start)
-            await publish(gateway, MESSAGES // 2, MESSAGES)
-            await until(lambda: gateway.statistics(NAME)["acked"] == MESSAGES)
-            drain.done = True
+            with drain.ending():
+                await until(lambda: gateway.statistics(NAME)["consumers"] == len(drain.seen))
+                await publish(gateway, 0, MESSAGES // 2)
+                await until(lambda: len(drain.delivered) > MESSAGES // 8 and all(drain.seen.values()))
+                gateway.kill()
+                await trio.to_thread.run_sync(gateway.start)
+                await publish(gateway, MESSAGES // 2, MESSAGES)
+                await until(lambda: gateway.statistics(NAME)["acked"] == MESSAGES)
             websockets.cancel_scope.cancel()
         assert drain.delivered == set(range(MESSAGES)), "each at least once"
         assert all(drain.seen.values()), "each kind of consumer had its share"
