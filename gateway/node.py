@@ -174,6 +174,7 @@ class Node:
             engine=self.engine,
             admit=self.admit,
             settle=self.settle.ring,
+            ack=self.settle.ack,
             connections=self.connections,
             flow_control=self.flow_control,
             watchdog=self.watchdog,

@@ -194,6 +194,10 @@ class Consumer:
         """Leases of the heap tier that hold a position of [low, high], as it is now; a copy. And perhaps one before."""
         return self._leases.reaching(low, high)
 
+    def lease_from(self, position: int) -> Lease | None:
+        """The lease of the heap tier whose first message stands at `position`; None where there is none."""
+        return self._leases.find(position)
+
     def portion(self, ranges: Ranges, count_max: int) -> tuple[Ranges, Ranges]:
         """Cut what is said of `ranges`: a part that is about some of its leases only, and the rest, mostly nothing.
 

@@ -425,6 +425,25 @@ class Subscription:
                     self._apply(consumer, piece, settle, now, random)
         return met, count(ranges) - met
 
+    def ack(self, consumer: Consumer, low: int, high: int) -> int:
+        """Acknowledge the lease of the heap tier that holds all of [low, high] and nothing else, as most acks do.
+
+        The messages in it; 0, and nothing done, where there is none such. `settle` does the same, and knows the rest.
+        """
+        lease = consumer.lease_from(low)
+        if lease is None or not lease.started:
+            return 0
+        piece = lease.slice
+        positions = piece.positions
+        if positions[-1] != high:
+            return 0
+        self._let_go(lease)
+        size = len(positions)
+        self._clockwork.settled[lease.tier] += size
+        consumer.acked += size
+        self._settle(piece, Cause.ACKED)
+        return size
+
     def _cut_out(self, lease: Lease, start: int, stop: int) -> Slice:
         """Take messages [start, stop) out of a lease; what is left of it keeps its deadline."""
         self._let_go(lease)

@@ -112,13 +112,13 @@ class Feed:
             self.timed, self.timed_ms = delivery.last, now
             self._timed_in_flight = self.consumer.in_flight
 
-    def heard(self, ranges: Ranges, *, settles: bool) -> None:
+    def heard(self, ranges: Ranges, now: int, *, settles: bool) -> None:
         """The client said something of these positions; `settles`: it is done with them."""
         self.words += 1
         # only the outermost are looked at: it is the same cost for one range and for a thousand
         if self.timed >= 0 and settles and ranges and ranges[0][0] <= self.timed <= ranges[-1][1]:
             self.timed = _ACKED
-            self.sample = (self._control.clock() - self.timed_ms, self._timed_in_flight)
+            self.sample = (now - self.timed_ms, self._timed_in_flight)
 
     def watch(self) -> None:
         """Its socket has stood still."""

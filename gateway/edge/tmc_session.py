@@ -220,7 +220,7 @@ class TmcSession(Session):
         feed = self._feeds.get(self._subscription)
         ranges = ((position, position),)
         if feed is not None:
-            feed.heard(ranges, settles=True)
+            feed.heard(ranges, self._services.clock(), settles=True)
         consumer = None if feed is None else feed.consumer
         wait = self._services.settle.offer(Settlement(consumer, [Settle(verb, ranges, reason=reason)]))
         self._perhaps_drained()

@@ -19,6 +19,7 @@ import trio_websocket
 
 from gateway.auth.access import Access
 from gateway.auth.audit import Audit
+from gateway.broker.lease import Consumer
 from gateway.config import Config
 from gateway.edge.connections import Connections, ConnectionView
 from gateway.edge.flow_control import Feed, FlowControl
@@ -55,6 +56,8 @@ class Services:
     engine: Engine
     admit: Admit
     settle: Ring[Settlement]
+    ack: Callable[[Consumer, int, int, int], bool]
+    """The short way of an ack: `flow.settle.Settle.ack`."""
     connections: Connections
     flow_control: FlowControl
     watchdog: Watchdog
@@ -353,10 +356,13 @@ class Session:
         self.close(error.kind.close, error.message)
 
     def _settle(self, operation: push_v1.Settling) -> Wait | None:
-        settle = push_v1.to_settle(operation)
         feed = self._feeds.get(operation.subscription)
+        now = self._services.clock()
+        if feed is not None and self._ack(operation, feed, now):
+            return None
+        settle = push_v1.to_settle(operation)
         if feed is not None:
-            feed.heard(settle.ranges, settles=settle.verb is not Verb.EXTEND)
+            feed.heard(settle.ranges, now, settles=settle.verb is not Verb.EXTEND)
         consumer = None if feed is None else feed.consumer
         done = None
         if operation.id is not None:
@@ -366,6 +372,18 @@ class Session:
         if self._draining:
             self._perhaps_drained()
         return wait
+
+    def _ack(self, operation: push_v1.Settling, feed: Feed, now: int) -> bool:
+        """Carry out what most clients say: that they are done with what one frame brought. False: it is not that."""
+        ranges = operation.ranges
+        if not isinstance(operation, push_v1.Ack) or operation.id is not None or len(ranges) != 1:
+            return False
+        if not self._services.ack(feed.consumer, *ranges[0], now):
+            return False
+        feed.heard(ranges, now, settles=True)
+        if self._draining:
+            self._perhaps_drained()
+        return True
 
     def _settled(self, reference: push_v1.Reference, verb: Verb, settlement: Settlement) -> None:
         self._unanswered -= 1

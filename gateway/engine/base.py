@@ -250,6 +250,12 @@ class Engine(Protocol):
         `settlement.carried_out` is called at the end.
         """
 
+    def ack(self, consumer: Consumer, low: int, high: int, now: int) -> int:
+        """The short way of an ack that nobody waits for and that is about all messages of one lease: how many.
+
+        0, and nothing done, where it is not that, or has to come behind something else: `settle` takes it.
+        """
+
     def tick(self, now: int) -> bool:
         """One step of what is due: leases, delays. True: there is more, and others may run before the next step."""
 

@@ -474,6 +474,17 @@ class EmbeddedEngine:
             return False
         return True
 
+    def ack(self, consumer: Consumer, low: int, high: int, now: int) -> int:
+        subscription = consumer.subscription
+        if self._unfinished or consumer.on_released is not None or consumer not in subscription.consumers:
+            return 0
+        self._begin(now)
+        met = subscription.ack(consumer, low, high)
+        if met:
+            self._write_settled(subscription)
+            self._turns.mark(subscription)
+        return met
+
     def _carry_out(self, settlement: Settlement, now: int) -> bool:
         """One step of it; whether that was the last."""
         consumer = settlement.consumer
@@ -548,10 +559,7 @@ class EmbeddedEngine:
         """Put what was settled into the log, and collect what must be dead-lettered."""
         if subscription.news:
             self._begin(now)
-            for settled in subscription.news:
-                body = records.encode_settle(settled.cause, settled.count, settled.ranges)
-                self._log.control(Kind.SETTLE, body, number=subscription.number, lazy=lazy)
-            subscription.news.clear()
+            self._write_settled(subscription, lazy=lazy)
         if subscription.tried:
             self._begin(now)
             for tried in subscription.tried:
@@ -567,6 +575,11 @@ class EmbeddedEngine:
                 self._steps.doomed(subscription.name, piece.positions, piece.attempts, item.cause, item.reason)
             self._doomed.add(subscription.doomed)
             subscription.doomed.clear()
+
+    def _write_settled(self, subscription: Subscription, *, lazy: bool = True) -> None:
+        for settled in subscription.news:
+            self._log.settle(subscription.number, settled.cause, settled.count, settled.ranges, lazy=lazy)
+        subscription.news.clear()
 
     async def sweep(self, now: int) -> None:
         give_way = GiveWay()

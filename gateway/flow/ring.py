@@ -87,6 +87,17 @@ class Ring(Generic[T]):
             self._note_put(messages)
         return done
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits here and nothing is being worked on: what is done now comes behind all that came."""
+        return self._at_rest
+
+    def count_done(self, seconds: float) -> None:
+        """An item was worked on without coming here, while this `is_idle`."""
+        self._taken += 1
+        self._note_put(1)
+        self._statistics.busy_seconds += seconds
+
     def _note_put(self, messages: int) -> None:
         statistics = self._statistics
         statistics.items += 1

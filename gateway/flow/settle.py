@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import perf_counter
 
+from gateway.broker.lease import Consumer
 from gateway.engine.base import Engine
 from gateway.errors import GatewayError
 from gateway.flow.ring import Ring
@@ -34,6 +36,25 @@ class Settle:
             return
         if finished:
             self._count(settlement)
+
+    def ack(self, consumer: Consumer, low: int, high: int, now: int) -> bool:
+        """The short way of an ack that nobody waits for: of one whole lease, with nothing before it, as most are.
+
+        False, and nothing done, where it is not that: it goes by the ring, which is 54 calls more.
+        """
+        if not self.ring.is_idle:
+            return False
+        began = perf_counter()
+        try:
+            met = self._engine.ack(consumer, low, high, now)
+        except GatewayError:
+            return False  # the ring's way ends the same
+        if not met:
+            return False
+        self.counts[Verb.ACK] += met
+        self.unknown += high - low + 1 - met
+        self.ring.count_done(perf_counter() - began)
+        return True
 
     def _count(self, settlement: Settlement) -> None:
         for verb, number in settlement.counts.items():

@@ -43,7 +43,13 @@ class Order(Generic[V]):
 
     def add(self, key: int, value: V) -> None:
         self._size += 1
-        if not self._chunks or (key > self._chunks[-1][0][-1] and len(self._chunks[-1][0]) >= CHUNK_MAX):
+        if self._chunks:
+            keys, values = self._chunks[-1]
+            if key > keys[-1] and len(keys) < CHUNK_MAX:  # as most do
+                keys.append(key)
+                values.append(value)
+                return
+        if not self._chunks or key > keys[-1]:
             values = self._make()
             values.append(value)
             self._chunks.append((array("Q", (key,)), values))
@@ -67,8 +73,19 @@ class Order(Generic[V]):
         self._lows.insert(index + 1, keys[half])
         del keys[half:], values[half:]
 
+    def find(self, key: int) -> V | None:
+        """The value of `key`; None where it is not in."""
+        index = bisect_right(self._lows, key) - 1
+        if index < 0:
+            return None
+        keys, values = self._chunks[index]
+        at = 0 if keys[0] == key else bisect_left(keys, key)
+        return values[at] if at < len(keys) and keys[at] == key else None
+
     def remove(self, key: int) -> V:
         """Take out the value of `key`. KeyError where it is not in."""
+        if self._lows and self._lows[0] == key:  # what came first goes first, as a rule
+            return self._pop(0, 0)
         index = bisect_right(self._lows, key) - 1
         if index < 0:
             raise KeyError(key)

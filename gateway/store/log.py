@@ -16,6 +16,7 @@ import orjson
 
 from gateway.config import Store as StoreSettings
 from gateway.errors import GatewayError, StoreError, StoreLockedError
+from gateway.model import Ranges
 from gateway.store import record as records
 from gateway.store import recovery
 from gateway.store.checkpoint import Checkpoint, Kept
@@ -245,6 +246,14 @@ class Log(Flusher):
         if self.writer.is_full and self.active.size >= self.settings.segment_bytes + self.writer.slack_bytes // 2:
             return False
         data = records.encode(kind, body, number=number, position=self.active.end, time_ms=self._now_ms)
+        self._push([data], len(data), 1, lazy=lazy)
+        return True
+
+    def settle(self, number: int, cause: int, counted: int, ranges: Ranges, *, lazy: bool = False) -> bool:
+        """Append a SETTLE, as `control` would: there is one for each ack."""
+        if len(ranges) > 1 or self.writer.is_full:
+            return self.control(Kind.SETTLE, records.encode_settle(cause, counted, ranges), number=number, lazy=lazy)
+        data = records.encode_settled(number, self.segments[-1].end, self._now_ms, cause, counted, *ranges[0])
         self._push([data], len(data), 1, lazy=lazy)
         return True
 

@@ -72,7 +72,9 @@ _KEY: Final = struct.Struct("<Q")
 _SETTLE: Final = struct.Struct("<II")
 _SEEK: Final = struct.Struct("<QQQ")
 _REDRIVE: Final = struct.Struct("<Q")
+_SETTLED: Final = struct.Struct(f"{HEAD_FORMAT}IIQQ")  # a SETTLE of one range, without its crc
 HEAD_BYTES: Final = _FULL.size
+_SETTLED_BYTES: Final = _CRC.size + _SETTLED.size - HEAD_BYTES  # of its body
 PLAIN: Final = 2
 """The kind of a head of MESSAGES without flags."""
 _HEAD_LIKE: Final = re.compile(rb"(?=[\x01-\x3f][\x00-\x3f]\x00\x00)", re.DOTALL)
@@ -265,6 +267,11 @@ def decode_columns(body: bytes, flags: int) -> Columns:
 def encode_settle(cause: int, counted: int, ranges: Ranges) -> bytes:
     """The body of a SETTLE."""
     return _SETTLE.pack(cause, counted) + encode_ranges(ranges)
+
+
+def encode_settled(number: int, position: int, time_ms: int, cause: int, counted: int, low: int, high: int) -> bytes:
+    """A whole SETTLE of one range; in one packing, for there is one for each ack."""
+    return seal(_SETTLED.pack(_SETTLED_BYTES, Kind.SETTLE, 0, 0, number, position, time_ms, cause, counted, low, high))
 
 
 def decode_settle(body: bytes) -> tuple[int, int, list[tuple[int, int]]]:

@@ -345,6 +345,22 @@ class SubscriptionMachine(RuleBasedStateMachine):
         self.settle(data, Verb.ACK, None, None)
 
     @precondition(lambda self: any(consumer.in_flight for consumer in self.consumers))
+    @rule(data=st.data(), spoilt=st.sampled_from(["", "", "", "low", "high"]))
+    def ack_a_lease(self, data: st.DataObject, spoilt: str) -> None:
+        """The short way: what is said is just what one frame has brought, or nearly so."""
+        consumer = data.draw(st.sampled_from([c for c in self.consumers if c.in_flight]), label="consumer")
+        heap = {lease.slice.first: list(lease.slice.positions) for lease in consumer.leases if lease.started}
+        held = data.draw(st.sampled_from([*heap.values(), self.leased_to(consumer)]), label="lease")
+        low, high = held[0] - (spoilt == "low"), held[-1] + (spoilt == "high")
+        met = heap.get(low, [])
+        met = met if met and met[-1] == high else []
+        acked = consumer.acked
+        assert self.subscription.ack(consumer, low, high) == len(met)
+        assert consumer.acked == acked + len(met)
+        self.move(met, Hand.ACKED)
+        self.told()
+
+    @precondition(lambda self: any(consumer.in_flight for consumer in self.consumers))
     @rule(data=st.data(), verb=st.sampled_from([Verb.NACK, Verb.NACK, Verb.EXTEND, Verb.TERM]))
     def say_something_else(self, data: st.DataObject, verb: Verb) -> None:
         delay_ms = data.draw(st.sampled_from([None, 0, 150]), label="delay_ms") if verb is Verb.NACK else None

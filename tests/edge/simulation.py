@@ -116,7 +116,7 @@ class Client:
         self._read(now)
         self._work(now)
         while self.acking and self.acking[0][0] <= now:
-            self._ack(self.acking.popleft()[1])
+            self._ack(self.acking.popleft()[1], absolute)
 
     def _deliver(self, count: int) -> None:
         consumer = self.feed.consumer
@@ -177,9 +177,9 @@ class Client:
             if self.acks:
                 self.acking.append((now + self.acks_after_ms, frame))
 
-    def _ack(self, frame: Frame) -> None:
+    def _ack(self, frame: Frame, absolute: int) -> None:
         piece = frame.lease.slice
-        self.feed.heard([(piece.first, piece.last)], settles=True)
+        self.feed.heard([(piece.first, piece.last)], absolute, settles=True)
         if not frame.gone:
             frame.gone = True
             self.feed.consumer.drop(frame.lease)

@@ -88,7 +88,7 @@ class World:
         return lease
 
     def ack(self, feed: Feed, lease: Lease) -> None:
-        feed.heard([(lease.slice.first, lease.slice.last)], settles=True)
+        feed.heard([(lease.slice.first, lease.slice.last)], self.now, settles=True)
         feed.consumer.drop(lease)
         feed.consumer.acked += len(lease.slice)
 
@@ -136,7 +136,7 @@ def test_a_word_leads_back_up_and_the_window_grows_again() -> None:
     world.expire(feed, world.deliver(feed, 1000))
     world.look(150)
     assert feed.state is State.PAUSED
-    feed.heard([(1, 1000)], settles=True)  # too late to count as an ack, and a sign of life
+    feed.heard([(1, 1000)], world.now, settles=True)  # too late to count as an ack, and a sign of life
     world.look()
     assert (feed.state, feed.reason, feed.consumer.window) == (State.THROTTLED, Reason.RECOVERED, 8)
     for _ in range(80):
@@ -249,9 +249,9 @@ def test_neither_an_extend_nor_an_ack_of_others_ends_the_measurement() -> None:
     feed = world.feed(FakeClient())
     lease = world.deliver(feed, 3)
     world.now += 10
-    feed.heard([(1, 3)], settles=False)
-    feed.heard([(1, 2)], settles=True)
-    feed.heard([], settles=True)
+    feed.heard([(1, 3)], world.now, settles=False)
+    feed.heard([(1, 2)], world.now, settles=True)
+    feed.heard([], world.now, settles=True)
     world.now += 10
     world.ack(feed, lease)
     assert feed.sample == (20, 3)

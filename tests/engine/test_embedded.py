@@ -94,6 +94,49 @@ async def test_a_settlement_counts_what_it_met_and_what_it_did_not(tmp_path: Pat
         assert (done.counts[Verb.ACK], done.unknown) == (0, 4)
 
 
+async def test_the_short_way_of_an_ack_ends_where_the_long_one_does(tmp_path: Path) -> None:
+    async def go(directory: Path, *, short: bool) -> object:
+        async with driven(directory, crash=True) as gateway:
+            await gateway.subscribe()
+            client = gateway.attach(window=3)
+            for _ in range(3):
+                await gateway.publish_many(1)
+                await gateway.deliver()
+            assert gateway.engine.ack(client.consumer, 1, 2, gateway.now) == 0  # two frames brought these
+            await gateway.publish_many(1)  # which waits for the window
+            if short:
+                assert gateway.engine.ack(client.consumer, 2, 2, gateway.now) == 1
+            else:
+                gateway.engine.settle(Settlement(client.consumer, [Settle(Verb.ACK, [(2, 2)])]), gateway.now)
+            assert gateway.engine.ack(client.consumer, 2, 2, gateway.now) == 0
+            await gateway.deliver()
+            assert client.received == [1, 2, 3, 4]
+            await gateway.publish_many(1, "nobody")  # brings to the disk what is lazy
+            live = gateway.statistics()
+        async with driven(directory) as gateway:
+            assert await gateway.consume() == [1, 3, 4]
+            return live, gateway.statistics()
+
+    assert await go(tmp_path / "short", short=True) == await go(tmp_path / "long", short=False)
+
+
+async def test_an_ack_has_no_short_way_where_others_come_first_or_somebody_is_to_be_told(tmp_path: Path) -> None:
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe()
+        pull, gone = gateway.attach(once=True), gateway.attach()
+        await gateway.publish_many(1)
+        await gateway.deliver()
+        pull.consumer.on_released = print
+        assert gateway.engine.ack(pull.consumer, 1, 1, gateway.now) == 0
+        pull.consumer.on_released = None
+        gateway.engine.detach(gone.consumer, gateway.now)
+        assert gateway.engine.ack(gone.consumer, 1, 1, gateway.now) == 0
+        gateway.engine._unfinished.append(Settlement(pull.consumer, []))
+        assert gateway.engine.ack(pull.consumer, 1, 1, gateway.now) == 0
+        gateway.engine._unfinished.clear()
+        assert gateway.engine.ack(pull.consumer, 1, 1, gateway.now) == 1
+
+
 async def test_a_settlement_is_answered_only_when_it_is_on_the_disk(tmp_path: Path) -> None:
     disk = FaultyFiles()
     async with driven(tmp_path, disk) as gateway, trio.open_nursery() as nursery:

@@ -39,6 +39,7 @@ def test_it_is_a_sorted_dictionary(before: int, spread: int, backwards: bool, st
             model.clear()
     assert list(order) == [model[key] for key in sorted(model)]
     assert len(order) == len(model)
+    assert all(order.find(key) == model.get(key) for key in {*begin[::100], *begin[-1:], *(key for _, key in steps)})
     assert all(0 < len(chunk) <= CHUNK_MAX for chunk, _ in order._chunks)
     assert order.some(5) == [model[key] for key in sorted(model)[:5]]
 
