@@ -221,18 +221,45 @@ class Subscription:
             for piece in pieces:
                 looked += len(piece.positions)
                 for part in self._due_parts(piece, segments, now):
-                    lease = Lease(consumer, part)
-                    consumer.hold(lease)
-                    self._clockwork.add(lease, now + max(self._clockwork.handing_ms, self.settings.lease_ms))
-                    size = len(part.positions)
-                    self.in_flight += size
-                    count_max -= size
-                    leases.append(lease)
+                    leases.append(self._lease_out(part, consumer, now))
+                    count_max -= len(part.positions)
             if leases and not self._ready:
                 break  # new messages of one segment are one frame; the rest is the next frame's
             if leases:
                 size_max -= sum(measure(segments, piece.positions) for piece in pieces)
         return leases
+
+    def take_newest(self, consumer: Consumer, segment: Segment, limit: int, now: int) -> Lease | None:
+        """Lease the one message that a subscription is due that had been given all before: what `take` does, in a step.
+
+        `segment`: the active one. None, and nothing done, where there may be more to it: something came back, or is to
+        be come to once more; it goes by keys; messages have times of their own, or deliveries from before a start; more
+        than one is new, or it lies elsewhere.
+        """
+        queue = segment.index.queues.get(self.number)
+        if queue is None or segment.due_ms or segment.expires_ms or self.past.end > segment.base:
+            return None
+        if self._keys is not None or self._ready or self.revisit or self.buried or self.attempts:
+            return None
+        base, position = segment.base, segment.base + queue[-1]
+        before = position - 1  # the last but one of its messages; where it has none in this segment, the end before
+        if queue[-2] == queue[-1]:
+            before = base + queue[-3] if len(queue) > 2 else base - 1
+        passed, until = self._nothing
+        if not before < (until if passed == self.front else self.front) <= position < limit:
+            return None
+        if consumer.credit <= 0 or position in self.settled:
+            return None
+        piece = Slice(range(position, position + 1), self.front)
+        self.front = position + 1
+        return self._lease_out(piece, consumer, now)
+
+    def _lease_out(self, piece: Slice, consumer: Consumer, now: int) -> Lease:
+        lease = Lease(consumer, piece)
+        consumer.hold(lease)
+        self._clockwork.add(lease, now + max(self._clockwork.handing_ms, self.settings.lease_ms))
+        self.in_flight += len(piece.positions)
+        return lease
 
     def _next(self, segments: Sequence[Segment], limit: int, count_max: int, size_max: int) -> Sequence[Slice] | None:
         """The next pieces to look at; none of them where all that was come to waits behind its key."""

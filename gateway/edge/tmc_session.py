@@ -287,7 +287,7 @@ class TmcSession(Session):
 
     # ------------------------------------------------------------------------------------------------- frames out
 
-    def _encode(self, delivery: Delivery) -> list[bytes | memoryview]:
+    def _encode(self, delivery: Delivery) -> bytes:
         """One frame for each message, in one piece."""
         push = self._push
         assert push is not None
@@ -298,7 +298,7 @@ class TmcSession(Session):
             more = _more(pushed) if pushed.attributes else b""
             data = push(pushed.position, pushed.topic.encode(), pushed.time_ms, pushed.content, more)
             frames.append(binary_frame(data))
-        return [b"".join(frames)]
+        return b"".join(frames)
 
     def reauthorize(self) -> None:
         """Applications are part of the configuration: what they may does not change while the process lives."""

@@ -406,16 +406,23 @@ class Session:
         """Say an error that answers nothing."""
         self._offer(push_v1.encode_error(error))
 
-    def _encode(self, delivery: Delivery) -> list[bytes | memoryview]:
-        """A delivery as the parts of one frame, or of several."""
-        parts = push_v1.encode_messages(delivery)
-        return [text_front(sum(map(len, parts))), *parts]
+    def _encode(self, delivery: Delivery) -> bytes | list[bytes | memoryview]:
+        """A delivery as one frame, or as several; in one piece, or in parts."""
+        payload = push_v1.encode_messages(delivery)
+        if isinstance(payload, bytes):
+            return text_frame(payload)
+        return [text_front(sum(map(len, payload))), *payload]
 
     def _deliver(self, feed: Feed, delivery: Delivery) -> None:
         """A consumer's `send`; the leases begin when the kernel has it all."""
-        parts = self._encode(delivery)
-        feed.deliver(delivery, sum(map(len, parts)))
-        self._stream.offer_parts(parts, partial(self._handed, feed, delivery))
+        frame = self._encode(delivery)
+        sent = partial(self._handed, feed, delivery)
+        if isinstance(frame, bytes):
+            feed.deliver(delivery, len(frame))
+            self._stream.offer(frame, sent)
+        else:
+            feed.deliver(delivery, sum(map(len, frame)))
+            self._stream.offer_parts(frame, sent)
         if self._stream.unsent:
             served = self._feeds.pop(delivery.subscription, None)
             if served is not None:  # the last to be served is the last to accept again, or one would starve the others

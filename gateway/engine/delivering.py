@@ -34,12 +34,16 @@ class Turns:
         """Whether anybody waits for a turn."""
         return bool(self._ready)
 
-    def mark(self, subscription: Subscription, *, wakes: bool = True) -> None:
-        """Give `subscription` a turn, where it can use one. Where that does not wake who waits, `wake` does."""
+    def mark(self, subscription: Subscription) -> None:
+        """Give `subscription` a turn, where it can use one."""
         if subscription.takers and not subscription.held_up and subscription.has_more(self._limit()):
             self._ready[subscription] = None
-            if wakes:
-                self._marked.set()
+            self._marked.set()
+
+    def bring(self, subscription: Subscription) -> None:
+        """The same where something new has become durable for it; `wake` is called behind all of them."""
+        if subscription.takers and not subscription.held_up:
+            self._ready[subscription] = None
 
     def wake(self) -> None:
         """Wake who waits, where somebody has a turn."""
@@ -100,6 +104,18 @@ class Deliveries:
                 break
             delivery.bodies += bodies
         _write_as_asked(delivery, subscription)
+        return delivery
+
+    def make_one(self, subscription: Subscription, lease: Lease) -> Delivery:
+        """The same for one lease of one message that was never delivered."""
+        bodies = self._reader.cached(lease.slice.positions)
+        if bodies is None or subscription.settings.format is not Format.NATIVE:
+            return self.make(subscription, [lease])
+        delivery = Delivery(subscription.name, subscription.settings.lease_ms)
+        delivery.leases.append(lease)
+        delivery.bodies += bodies
+        delivery.count = 1
+        delivery.last = lease.slice.positions[0]
         return delivery
 
     def _set_aside(self, subscription: Subscription, delivery: Delivery, lost: set[int]) -> None:

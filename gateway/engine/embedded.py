@@ -235,8 +235,8 @@ class EmbeddedEngine:
         """What of it is for whoever waits; subscriptions are woken."""
         for number in commit.routed:
             subscription = self._catalogue.by_number.get(number)
-            if subscription is not None and subscription.takers:
-                self._turns.mark(subscription, wakes=False)
+            if subscription is not None:
+                self._turns.bring(subscription)
         entries = cast("list[Batch | Settlement]", commit.entries)
         if self._log.failed:
             error = GatewayError("store_failed", f"{self._log.failed}; the gateway is going down")
@@ -410,6 +410,9 @@ class EmbeddedEngine:
             consumer = subscription.choose()
             if consumer is None:
                 continue
+            lease = subscription.take_newest(consumer, self._log.segments[-1], self._log.durable_end, now)
+            if lease is not None:
+                return consumer, self._deliveries.make_one(subscription, lease)
             delivery, moved = self._take(subscription, consumer, now)
             if delivery is not None:
                 return consumer, delivery

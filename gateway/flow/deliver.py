@@ -84,7 +84,7 @@ class Deliver:
         self.statistics.busy_seconds += perf_counter() - began
 
     def _pass_on(self, consumer: Consumer, delivery: Delivery, now: int) -> None:
-        if self._engine.is_loaded(delivery):
+        if delivery.bodies or self._engine.is_loaded(delivery):
             self._hand(consumer, delivery, now)
         else:
             assert self._nursery is not None  # whoever has taken something has seen this stage run

@@ -271,8 +271,16 @@ def results(items: Sequence[Stored | GatewayError | None]) -> list[dict[str, obj
     return out
 
 
-def encode_messages(delivery: Delivery) -> list[bytes | memoryview]:
-    """The parts of a delivery frame: stored bytes where they lie, and what stands around them."""
+_SMALL: Final = 4096
+"""Bytes that are copied sooner than they are handed on as a part of their own."""
+_ONE: Final = b'{"op":"messages","subscription":"%b","lease_ms":%d,"messages":[%b]}'
+
+
+def encode_messages(delivery: Delivery) -> bytes | list[bytes | memoryview]:
+    """The parts of a delivery frame: stored bytes where they lie, and what stands around them; all of a small one."""
+    bodies = delivery.bodies
+    if len(bodies) == 1 and len(bodies[0]) < _SMALL and not delivery.attempts:
+        return _ONE % (delivery.subscription.encode("ascii"), delivery.lease_ms, bodies[0])
     front = b'{"op":"messages","subscription":"%b","lease_ms":%d,"messages":['
     attempts = b'],"attempts":%b}' % orjson.dumps(delivery.attempts) if delivery.attempts else b"]}"
     return _around(front % (delivery.subscription.encode("ascii"), delivery.lease_ms), delivery.bodies, attempts)

@@ -26,7 +26,8 @@ def delivery_frame(positions: list[int], stamps: list[int], attempts: dict[str, 
     delivery.attempts = attempts or {}
     for position, message in zip(positions, published(stamps), strict=True):
         delivery.bodies += compose_plain("bench.event", [message], position, "0a1b2c3d", 1_795_326_701_000)
-    return b"".join(encode_messages(delivery))
+    payload = encode_messages(delivery)
+    return payload if isinstance(payload, bytes) else b"".join(payload)
 
 
 @given(st.integers(SIZE_MIN, 2000), st.integers(0, 10**16 - 1))

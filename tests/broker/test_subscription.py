@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.broker import revisit
 from gateway.broker.clockwork import HANDING_MS, Clockwork
@@ -65,6 +67,10 @@ class World:
         for lease in leases:
             self.subscription.start(lease, self.now)
         return positions(leases)
+
+    def take_newest(self, consumer: Consumer) -> Lease | None:
+        """The short way of `take`."""
+        return self.subscription.take_newest(consumer, self.segments[-1], self.segments[-1].end, self.now)
 
     def settle(self, consumer: Consumer, verb: Verb, *ranges: tuple[int, int], **more: Any) -> tuple[int, int]:
         return self.subscription.settle(consumer, Settle(verb, ranges, **more), self.now, 0.0)
@@ -129,6 +135,89 @@ def test_new_messages_come_in_their_order_and_once() -> None:
     world.publish(".x")
     assert world.deliver(consumer) == [9]
     assert world.numbers() == {"in_flight": 5}
+
+
+# ------------------------------------------------------------------------------------------------------- the short ways
+
+STEPS = ("x", "x", ".", ".x", "x.", ".x.x", "xx", "seal", "ack", "ack", "nack", "tick", "timed")
+
+
+@given(steps=st.lists(st.sampled_from(STEPS), min_size=1, max_size=30), window=st.sampled_from([2, 100]))
+def test_the_short_ways_lead_where_the_long_ones_do(steps: list[str], window: int) -> None:
+    short, long = World(), World()
+    for step in steps:
+        seen = [go(world, step, window, is_short=world is short) for world in (short, long)]
+        assert seen[0] == seen[1]
+
+
+def go(world: World, step: str, window: int, *, is_short: bool) -> object:
+    """One step, and a look at everything that it may have changed."""
+    s = world.subscription
+    [consumer] = s.consumers or [world.attach(window)]
+    if step == "seal" and world.segments[-1].end > world.segments[-1].base:
+        world.seal()
+    elif step == "tick":
+        world.pass_time(300)
+    elif step in ("ack", "nack"):
+        for lease in consumer.leases[:1]:
+            low, high = lease.slice.first, lease.slice.last
+            if step == "nack":
+                world.settle(consumer, Verb.NACK, (low, high), delay_ms=200)
+            elif not is_short or not s.ack(consumer, low, high):
+                world.settle(consumer, Verb.ACK, (low, high))
+    elif step == "timed":
+        world.publish("x", expires_ms=world.now + 200)
+    else:
+        world.publish(step)
+    taken = None
+    if s.choose() is not None:
+        newest = world.take_newest(consumer) if is_short else None
+        leases = [newest] if newest else world.take(consumer)
+        taken = [(list(lease.slice.positions), lease.slice.span_low, lease.slice.attempts) for lease in leases]
+        for lease in leases:
+            s.start(lease, world.now)
+    told = [(each.cause, each.count, each.ranges) for each in s.news]
+    held = [(list(lease.slice.positions), lease.deadline_ms) for lease in consumer.leases]
+    hands = (s.front, s.in_flight, s.delayed, s.has_more(world.segments[-1].end), world.clockwork.settled)
+    return taken, told, held, hands, s.settled.encode(), consumer.acked, consumer.credit, world.numbers()
+
+
+def test_the_newest_alone_is_taken_in_a_step() -> None:
+    world = World()
+    consumer = world.attach(window=3)
+    world.publish("..x")
+    lease = world.take_newest(consumer)
+    assert lease is not None
+    assert (list(lease.slice.positions), lease.slice.span_low, consumer.leases) == ([3], 1, [lease])
+    assert world.take_newest(consumer) is None
+    world.publish("x")
+    assert world.take_newest(consumer) is not None
+    world.publish("xx")
+    assert world.take_newest(consumer) is None  # two are more than one
+    assert world.deliver(consumer) == [5]
+    world.publish("x")
+    assert world.take_newest(consumer) is None  # the window is full, and another comes first
+
+
+@pytest.mark.parametrize("why", ["came back", "redriven", "keys", "tried", "its own time", "not durable", "settled"])
+def test_the_short_way_is_for_nothing_else(why: str) -> None:
+    world = World(ordered=why == "keys", attempts_max=1, dead_letter="dead")
+    consumer = world.attach()
+    s = world.subscription
+    world.publish("x")
+    [first] = world.deliver(consumer)
+    if why == "came back":
+        s._ready.add(consumer.leases[0].slice)
+    elif why == "redriven":
+        s.buried.add(1, 1)
+    elif why == "tried":
+        s.attempts.note(1, [(first, first)])
+    world.publish("x", expires_ms=world.now + 5 if why == "its own time" else 0)
+    if why == "settled":
+        s.settled.add(2, 2)
+    limit = 2 if why == "not durable" else 3
+    assert s.take_newest(consumer, world.segments[-1], limit, world.now) is None
+    WORLDS.clear()  # some of it is made up
 
 
 def test_no_more_is_taken_than_the_window_and_the_count_allow() -> None:

@@ -263,16 +263,19 @@ class SubscriptionMachine(RuleBasedStateMachine):
 
     # -------------------------------------------------------------------------------------------------- delivering
 
-    @rule(count_max=st.sampled_from([500, 3, 1]), handed=st.sampled_from([True, True, False]))
-    def deliver(self, count_max: int, handed: bool) -> None:
-        """Take what is due; and the frame has been handed to the socket at once, or will be later."""
+    @rule(count_max=st.sampled_from([500, 3, 1]), handed=st.sampled_from([True, True, False]), short=st.booleans())
+    def deliver(self, count_max: int, handed: bool, short: bool = True) -> None:
+        """Take what is due; and the frame has been handed to the socket at once, or will be later.
+
+        `short`: by the step that is made for the newest message alone, where that can be.
+        """
         before = len(self.sent)
-        self.take(count_max)
+        self.take(count_max, short=short)
         if handed:
             for lease in self.sent[before:]:
                 self.hand(lease)
 
-    def take(self, count_max: int) -> None:
+    def take(self, count_max: int, *, short: bool) -> None:
         consumer = self.subscription.choose()
         willing = [c for c in self.consumers if c.credit > 0]
         if consumer is None:
@@ -282,7 +285,8 @@ class SubscriptionMachine(RuleBasedStateMachine):
         credit = consumer.credit
         due = [p for p, known in self.known.items() if p < self.limit and self.is_due(known)]
         came_back = [p for p in due if self.known[p].hand is Hand.READY]
-        leases = self.subscription.take(consumer, self.segments, self.limit, count_max, consumer.size_max, self.now)
+        newest = self.subscription.take_newest(consumer, self.segments[-1], self.limit, self.now) if short else None
+        leases = [newest] if newest else self.take_any(consumer, count_max)
         positions = [position for lease in leases for position in lease.slice.positions]
         self.told(leases)
 
@@ -312,6 +316,9 @@ class SubscriptionMachine(RuleBasedStateMachine):
                 known = self.known[position]
                 assert known.due_ms > self.now, "passed over"
                 self.delayed.add(position)
+
+    def take_any(self, consumer: Consumer, count_max: int) -> list[Lease]:
+        return self.subscription.take(consumer, self.segments, self.limit, count_max, consumer.size_max, self.now)
 
     def is_due(self, known: Known) -> bool:
         expired = known.expires_ms and known.expires_ms <= self.now

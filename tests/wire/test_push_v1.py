@@ -281,11 +281,26 @@ def delivery(attempts: Mapping[str, int] | None = None) -> Delivery:
     return made
 
 
+def whole(delivery: Delivery) -> bytes:
+    """The payload in one piece."""
+    payload = push_v1.encode_messages(delivery)
+    return payload if isinstance(payload, bytes) else b"".join(payload)
+
+
+@pytest.mark.parametrize(("size", "pieces"), [(30, 1), (4095, 1), (4096, 3)])
+def test_one_small_body_makes_one_piece(size: int, pieces: int) -> None:
+    made = Delivery("orders", 30_000)
+    made.bodies = [memoryview(b"1" * size)]
+    payload = push_v1.encode_messages(made)
+    assert (1 if isinstance(payload, bytes) else len(payload)) == pieces
+    assert whole(made) == b'{"op":"messages","subscription":"orders","lease_ms":30000,"messages":[%b]}' % (b"1" * size)
+
+
 def test_a_delivery_is_a_join_of_the_stored_bytes() -> None:
     bodies = b'[{"position":1,"data": 1.0},{"position":2,"data":"\\u00e4"}]'
     start = b'{"op":"messages","subscription":"orders","lease_ms":30000,"messages":'
-    assert b"".join(push_v1.encode_messages(delivery())) == start + bodies + b"}"
-    assert b"".join(push_v1.encode_messages(delivery({"2": 3}))) == start + bodies + b',"attempts":{"2":3}}'
+    assert whole(delivery()) == start + bodies + b"}"
+    assert whole(delivery({"2": 3})) == start + bodies + b',"attempts":{"2":3}}'
 
 
 def test_the_answer_to_a_pull_names_lease_and_attempts() -> None:
@@ -331,7 +346,7 @@ def test_a_delivery_keeps_its_bytes_up_to_the_sdk() -> None:
     made = Delivery("orders", 5)
     made.bodies = [b'{"position":1,"id":"i","topic":"a","time_ms":3,"data":{"x" : 1.0}}']
     made.attempts = {"1": 2}
-    frame = push_v1.decode_server(b"".join(push_v1.encode_messages(made)))
+    frame = push_v1.decode_server(whole(made))
     assert isinstance(frame, push_v1.Messages)
     assert (frame.subscription, frame.lease_ms, frame.attempts) == ("orders", 5, {"1": 2})
     assert bytes(frame.messages[0].data) == b'{"x" : 1.0}'
