@@ -37,25 +37,24 @@ class Reading:
     def texts(self, number: int) -> list[str]:
         return self._routes.get(number, ["?"])
 
-    def event(self, record: Record) -> Event | None:
-        """The event that the next record is; None where it is none."""
+    def events_of(self, record: Record) -> Iterator[Event]:
+        """The events that the next record is; none where it is no event."""
         if record.kind >= Step.ACCEPTED:
-            return events.decode(record)
-        if record.kind == Step.NAME:
+            yield from events.decode_all(record)
+        elif record.kind == Step.NAME:
             self._names[record.number] = record.body.decode()
         elif record.kind == Step.ROUTE:
             self._routes[record.number] = [self.text(number) for number in events.decode_numbers(record.body)]
-        return None
 
-    def line(self, record: Record) -> dict[str, Any] | None:
-        """What the next record says; None where it says nothing."""
-        event = self.event(record)
-        if event is not None:
-            return plain(event, self)
+    def lines(self, record: Record) -> Iterator[dict[str, Any]]:
+        """What the next record says, a line for each event; none where it says nothing."""
+        for event in self.events_of(record):
+            line = plain(event, self)
+            if line is not None:
+                yield line
         if record.kind == Step.LOST:
             lost, since_ms = events.decode_lost(record.body)
-            return {"time_ms": record.time_ms, "step": "lost", "events": lost, "since_ms": since_ms}
-        return None
+            yield {"time_ms": record.time_ms, "step": "lost", "events": lost, "since_ms": since_ms}
 
 
 class LinesFile:
@@ -75,7 +74,7 @@ class LinesFile:
         lines = b"".join(
             orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
             for record in records.scan(data)
-            if (line := self._reading.line(record)) is not None
+            for line in self._reading.lines(record)
         )
         if not lines:
             return
@@ -175,7 +174,5 @@ class Tail:
             for record in records.scan(self._data):
                 end = record.end
                 self.sealed = record.kind == Step.INDEX
-                line = self._reading.line(record)
-                if line is not None:
-                    yield line
+                yield from self._reading.lines(record)
             self._data = self._data[end:]

@@ -40,8 +40,7 @@ class OtlpExport:
             self._reading = Reading()
             data = data[len(MAGIC) :]
         for record in records.scan(data):
-            event = self._reading.event(record)
-            if event is not None:
+            for event in self._reading.events_of(record):
                 for span in self.journeys.spans(event, self._reading):
                     self._send(span)
 

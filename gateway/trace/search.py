@@ -70,9 +70,9 @@ def about(files: Files, trace: Sequence[TraceFile], position: Position) -> Itera
             for start, end in opened.index.about(position, opened.end):
                 data = opened.read(start, end)
                 for record in _candidates(data, position):
-                    event = events.decode(record)
-                    if event.about(position):
-                        yield Found(event, opened)
+                    for event in events.decode_all(record):
+                        if event.about(position):
+                            yield Found(event, opened)
 
 
 def _candidates(data: bytes, position: Position) -> Iterator[Record]:

@@ -236,8 +236,15 @@ class Telling:
     def handed(self, delivery: Delivery) -> None:
         now = self._clock()
         for lease in delivery.leases:
-            if lease.held and self._buffer.room(now):
-                piece = lease.slice
+            piece = lease.slice
+            if not lease.held:
+                continue
+            if len(piece.positions) == 1:
+                name, who = delivery.subscription, lease.consumer.label
+                until_ms, attempt = now + delivery.lease_ms, piece.attempts + 1
+                if self._buffer.add_row(Step.HANDED, piece.positions[0], now, name, who, until_ms, attempt):
+                    self._nudge()
+            elif self._buffer.room(now):
                 low, high, flags, tail = events.listing(piece.positions)
                 self._add(
                     Step.HANDED,
@@ -254,7 +261,11 @@ class Telling:
                 )
 
     def settled(self, subscription: str, positions: Sequence[Position], cause: int) -> None:
-        self._back(_CAUSES[cause], subscription, positions)
+        if len(positions) == 1:
+            if self._buffer.add_row(_CAUSES[cause], positions[0], self._clock(), subscription):
+                self._nudge()
+        else:
+            self._back(_CAUSES[cause], subscription, positions)
 
     def extended(self, subscription: str, positions: Sequence[Position], until_ms: int) -> None:
         self._back(Step.EXTENDED, subscription, positions, other=until_ms)

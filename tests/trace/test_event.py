@@ -69,6 +69,15 @@ GOLDEN: dict[str, tuple[bytes, bytes]] = {
             + bytes.fromhex("0400000000000000 8877665544332211"),
         ),
     ),
+    "acked, each": (
+        events.encode_each(Step.ACKED, 8, 9, 7, [8, 0x1122, 2 | 3 << 32, 1 | 6 << 32, 9, 0, 4, 0]),
+        drawn(
+            33, 4, 0, 8, 7,
+            bytes.fromhex("0900000000000000 0000000000000000 02000000 00000000 00000000 00000000 00000000")
+            + bytes.fromhex("0800000000000000 2211000000000000 02000000 03000000 01000000 06000000")
+            + bytes.fromhex("0900000000000000 0000000000000000 04000000 00000000 00000000 00000000"),
+        ),
+    ),
     "traceparent": (
         events.encode(Step.TRACEPARENT, 4, 4, 7, messages=1, tail=events.encode_parents([(4, "00-" + "a" * 52)])),
         drawn(
@@ -130,6 +139,19 @@ def test_an_event_comes_back_as_it_went(
         Step.HANDED, 0, number, low, high, at, other, messages, attempt, who, what, why, b""
     )
     assert events.high_of(data, records.HEAD_BYTES) == high
+
+
+def test_events_that_share_a_record_come_back_as_they_were() -> None:
+    data = events.encode_each(Step.HANDED, 8, 9, 100, [9, 500, 2 | 3 << 32, 1 | 6 << 32, 8, 700, 4, 2])
+    record = records.decode(data)
+    assert record is not None
+    assert list(events.decode_all(record)) == [
+        Event(Step.HANDED, 0, 2, 9, 9, 106, 500, 1, 1, 3, 0, 0, b""),
+        Event(Step.HANDED, 0, 4, 8, 8, 100, 700, 1, 2, 0, 0, 0, b""),
+    ]
+    alone = records.decode(events.encode(Step.HANDED, 1, 2, 7, 0, 2, 30_007, 2, 2, 9))
+    assert alone is not None
+    assert list(events.decode_all(alone)) == [events.decode(alone)]
 
 
 def read(data: bytes) -> Event:

@@ -22,7 +22,7 @@ class Followed(Told):
     def spans(self) -> list[Span]:
         """Those of everything told since the last look."""
         data = b"".join(self.buffer.take(self.now, 1 << 60).parts).removeprefix(MAGIC)
-        events = filter(None, map(self._reading.event, records.scan(data)))
+        events = (event for record in records.scan(data) for event in self._reading.events_of(record))
         return [span for event in events for span in self.journeys.spans(event, self._reading)]
 
     def sampled(self, first: int, count: int = 1, route: Route = ORDERS, parent: str = PARENT) -> None:

@@ -86,8 +86,15 @@ class Told:
         self.steps.stored([batch])
         return batch
 
-    def handed(self, positions: Sequence[int], who: str = "c-9", attempts: int = 0, held: bool = True) -> None:
-        delivery = Delivery("orders", 30_000)
+    def handed(
+        self,
+        positions: Sequence[int],
+        who: str = "c-9",
+        attempts: int = 0,
+        held: bool = True,
+        subscription: str = "orders",
+    ) -> None:
+        delivery = Delivery(subscription, 30_000)
         lease = Lease(cast("Consumer", _Labelled(who)), Slice(positions, positions[0], attempts))
         lease.held = held
         delivery.leases = [lease]
