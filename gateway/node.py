@@ -40,6 +40,7 @@ from gateway.edge.stream import OutboxStream, Unsent
 from gateway.edge.tmc import TmcEdge
 from gateway.edge.watchdog import Watchdog
 from gateway.edge.websocket import Services
+from gateway.engine.base import Commits
 from gateway.engine.clock import Clock
 from gateway.engine.embedded import EmbeddedEngine
 from gateway.errors import ConfigError, GatewayError, StoreError
@@ -166,7 +167,7 @@ class Node:
 
     async def _run(self) -> None:
         config = self.config
-        data = self._listen("data", config.listen.data)
+        data = self._listen("data", config.listen.data, self.engine.commits)
         control = self._listen("control", config.listen.control)
         self._address, self._control_address = data.address, control.address
         services = Services(
@@ -271,8 +272,9 @@ class Node:
             await stream.wait_drained()
         stream.abort()
 
-    def _listen(self, name: str, address: str) -> Listener:
-        listener = Listener(name, address, self.config.listen.backlog, self.unsent, self.config.flow.kernel_bytes_max)
+    def _listen(self, name: str, address: str, commits: Commits | None = None) -> Listener:
+        config = self.config
+        listener = Listener(name, address, config.listen.backlog, self.unsent, config.flow.kernel_bytes_max, commits)
         self._listeners.append(listener)
         return listener
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -402,14 +403,16 @@ async def test_a_producer_beyond_its_quota_is_told_when_to_come_back(start_node:
 
 
 class FailingDisk:
-    """Syncs fail from `fail` on."""
+    """Syncs fail while it is `failing`, each once `told` to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.failing = False
+        self.told = threading.Event()
         sync = Files.sync
 
         def perhaps_sync(files: Files, file: int) -> None:
             if self.failing:
+                self.told.wait(5)
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
             sync(files, file)
 
@@ -434,6 +437,9 @@ async def test_a_store_that_fails_is_said_to_who_waits_and_ends_the_node(
                     disk.failing = True
                     await client.send({"op": "publish", "id": 1, "messages": [{"topic": "a", "data": 1}]})
                     await http.send(request_bytes("POST", ONE, b"2"))
+                    while node.admit.ring.statistics().items < 3:
+                        await trio.sleep(0.001)
+                    disk.told.set()
                     frames.append(await client.receive())
                     answers.append(await http.answer())
                     await client.end()

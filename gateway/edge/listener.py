@@ -13,6 +13,7 @@ import trio
 from gateway.config import parse_address
 from gateway.edge.poller import Poller
 from gateway.edge.stream import OutboxStream, Unsent
+from gateway.engine.base import Commits
 from gateway.errors import ConfigError
 
 _log = structlog.get_logger("gateway.listener")
@@ -30,11 +31,17 @@ class Listener:
     """One address. `serve` is called for each connection, in a task of its own."""
 
     def __init__(
-        self, name: str, address: str, backlog: int, unsent: Unsent | None = None, kernel_bytes_max: int = 2**30
+        self,
+        name: str,
+        address: str,
+        backlog: int,
+        unsent: Unsent | None = None,
+        kernel_bytes_max: int = 2**30,
+        commits: Commits | None = None,
     ) -> None:
         self.name = name
         self._unsent = unsent
-        self._poller = Poller(None if unsent is None else unsent.gathering)
+        self._poller = Poller(None if unsent is None else unsent.gathering, commits)
         self._kernel_bytes_max = kernel_bytes_max
         self._sockets = [_bind(name, info, backlog) for info in _resolve(name, address)]
         self.accepted = 0

@@ -14,6 +14,8 @@ from typing import Final, Protocol
 
 import trio
 
+from gateway.engine.base import Commits
+
 _EVENTS_MAX: Final = 256
 _TURN_S: Final = 0.002
 """Sockets looked at, and time passed, before other tasks run."""
@@ -29,9 +31,10 @@ class Readable(Protocol):
 class Poller:
     """Sockets by descriptor. A socket that is added must be removed before it is closed."""
 
-    def __init__(self, gathering: AbstractContextManager[None] | None = None) -> None:
-        """`gathering` is entered for each turn."""
+    def __init__(self, gathering: AbstractContextManager[None] | None = None, commits: Commits | None = None) -> None:
+        """Both are entered for each turn: at its end the next commit is begun, and what was gathered is sent."""
         self._gathering = gathering or nullcontext()
+        self._commits = commits
         self._epoll = select.epoll()
         self._waiting: dict[int, Readable] = {}
         self._left: list[tuple[int, int]] = []  # events of the last turn that had no time any more
@@ -50,12 +53,26 @@ class Poller:
 
     async def run(self) -> None:
         """Until cancelled."""
+        commits = self._commits
+        if commits is None:
+            await self._take_turns(nullcontext())
+            return
+        self.add(commits.descriptor, commits)
+        commits.attend(attended=True)
+        try:
+            await self._take_turns(commits)
+        finally:
+            commits.attend(attended=False)
+            self.remove(commits.descriptor)
+
+    async def _take_turns(self, commits: AbstractContextManager[None]) -> None:
+        gathering = self._gathering
         while True:
             if self._left:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-            with self._gathering:
+            with gathering, commits:
                 self._turn()
 
     def _turn(self) -> None:

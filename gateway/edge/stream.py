@@ -45,12 +45,17 @@ class Gathering:
 
     def __init__(self) -> None:
         self.is_entered = False
+        self._depth = 0
         self._offered: dict[OutboxStream, list[tuple[bytes, Sent | None]]] = {}
 
     def __enter__(self) -> None:
+        self._depth += 1
         self.is_entered = True
 
     def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if self._depth:  # what is told in a turn of the poller goes with the rest of that
+            return
         self.is_entered = False
         offered, self._offered = self._offered, {}
         for stream, items in offered.items():

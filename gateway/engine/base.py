@@ -7,6 +7,7 @@ milliseconds since the epoch, from the node's clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import attrs
@@ -88,6 +89,23 @@ class Upstream(Protocol):
         """Append all of them."""
 
 
+class Commits(AbstractContextManager[None], Protocol):
+    """What of commits may be done by whoever looks at descriptors anyhow, in passes in which batches come in.
+
+    It is entered for each pass, and at the end of one that brought something a commit is begun.
+    """
+
+    @property
+    def descriptor(self) -> int:
+        """To be looked at, while somebody attends: can be read when a commit may have ended."""
+
+    def look(self) -> None:
+        """Tell of what has ended. Raises nothing, never waits."""
+
+    def attend(self, *, attended: bool) -> None:
+        """Somebody does so from now on, or does so no longer."""
+
+
 class Engine(Protocol):
     """Storage and delivery state behind the flow."""
 
@@ -146,6 +164,10 @@ class Engine(Protocol):
 
     def expect(self) -> None:
         """See to it that there is a commit, for what `upstream` brings in."""
+
+    @property
+    def commits(self) -> Commits | None:
+        """What of them the edge may do in its own passes; None where that is nothing."""
 
     async def tell_commits(self, told: Callable[[list[Batch | Settlement]], None]) -> None:
         """Call `told` with the batches and settlements of each commit, once they are as durable as they asked.

@@ -24,7 +24,7 @@ from gateway.broker.queue import Past
 from gateway.broker.subscription import Subscription
 from gateway.config import Config
 from gateway.engine.appender import Appender
-from gateway.engine.base import DeadLetter, EngineStatistics, Send, Upstream
+from gateway.engine.base import Commits, DeadLetter, EngineStatistics, Send, Upstream
 from gateway.engine.catalogue import Catalogue, encode_past, subscription_record
 from gateway.engine.delivering import Deliveries, Turns, tell_released
 from gateway.engine.doomed import DoomedMessages
@@ -216,6 +216,10 @@ class EmbeddedEngine:
 
     def append(self, batches: Sequence[Batch], now: int) -> None:
         self._appender.append(batches, now)
+
+    @property
+    def commits(self) -> Commits:
+        return self._log
 
     async def tell_commits(self, told: Callable[[list[Batch | Settlement]], None]) -> None:
         log = self._log

@@ -76,7 +76,8 @@ class Disk:
 
     def acknowledge(self) -> None:
         """Make the descriptor wait for the next word."""
-        os.eventfd_read(self.descriptor)
+        with suppress(BlockingIOError):  # there was none
+            os.eventfd_read(self.descriptor)
         if self._appending and self._ring is not None:
             result = self._ring.result()
             if result is not None:

@@ -126,3 +126,44 @@ async def test_one_that_was_removed_within_the_turn_is_not_called(pairs: list[Pa
     nursery.start_soon(poller.run)
     await trio.testing.wait_all_tasks_blocked()
     assert sum(len(reader.seen) for reader in readers) == 1
+
+
+class Commits:
+    """A disk of one descriptor, and what was asked of it."""
+
+    def __init__(self, pair: Pair) -> None:
+        self.sock, self.disk = pair
+        self.asked: list[str] = []
+
+    @property
+    def descriptor(self) -> int:
+        return self.sock.fileno()
+
+    def look(self) -> None:
+        self.asked.append(self.sock.recv(100).decode())
+
+    def attend(self, *, attended: bool) -> None:
+        self.asked.append("attended" if attended else "left")
+
+    def __enter__(self) -> None:
+        self.asked.append("(")
+
+    def __exit__(self, *_: object) -> None:
+        self.asked.append(")")
+
+
+async def test_commits_are_attended_to_for_as_long_as_it_runs(pairs: list[Pair]) -> None:
+    commits = Commits(pairs[0])
+    poller = Poller(commits=commits)
+    (ours, theirs) = pairs[1]
+    poller.add(ours.fileno(), Reader(ours))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(poller.run)
+        await trio.testing.wait_all_tasks_blocked()
+        theirs.send(b"one")
+        await trio.testing.wait_all_tasks_blocked()
+        commits.disk.send(b"done")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert commits.asked == ["attended", "(", ")", "(", "done", ")", "left"]
+    assert len(poller) == 1

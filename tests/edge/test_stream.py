@@ -417,6 +417,19 @@ async def test_what_is_gathered_is_sent_before_the_end(
     assert read(pair[1]) == b"the last"
 
 
+async def test_a_gathering_within_another_is_part_of_it(
+    pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery
+) -> None:
+    counting, together = Counting(pair[0]), Unsent(1 << 30)
+    stream = OutboxStream(cast("socket.socket", counting), nursery, together)
+    with together.gathering:
+        stream.offer(b"one ")
+        with together.gathering:
+            stream.offer(b"two ")
+        stream.offer(b"three")
+    assert (counting.sends, read(pair[1])) == (1, b"one two three")
+
+
 async def test_what_fails_while_answers_are_gathered_keeps_none_of_them_back(
     pair: tuple[socket.socket, socket.socket], nursery: trio.Nursery
 ) -> None:

@@ -24,7 +24,7 @@ class ScriptedEngine:
         self.expected = 0
         self.room.set()
         self.error: Exception | None = None
-        self.commits, self._commits = trio.open_memory_channel[list[Batch | Settlement]](100)
+        self.committing, self._commits = trio.open_memory_channel[list[Batch | Settlement]](100)
         self.settled: list[Settlement] = []
         self.leased: dict[tuple[int, int], int] = {}  # messages of leases that the short way of an ack finds
         self.acked = 0
@@ -73,6 +73,10 @@ class ScriptedEngine:
         if self.error:
             raise self.error
         self.appended.append(list(batches))
+
+    @property
+    def commits(self) -> None:
+        return None
 
     async def tell_commits(self, told: Callable[[list[Batch | Settlement]], None]) -> None:
         async for entries in self._commits:

@@ -37,7 +37,7 @@ async def test_messages_are_counted_as_they_were_answered(
     engine = ScriptedEngine()
     notify = Notify(engine.as_engine)
     nursery.start_soon(notify.run)
-    await engine.commits.send([batch])
+    await engine.committing.send([batch])
     await trio.testing.wait_all_tasks_blocked()
     assert notify.statistics == NotifyStatistics(1, 1, accepted, refused, duplicates, 0)
 
@@ -56,7 +56,7 @@ async def test_the_answers_of_a_commit_are_given_together(nursery: trio.Nursery)
     notify = Notify(engine.as_engine, gathering=Gathering())
     nursery.start_soon(notify.run)
     for _ in range(2):
-        await engine.commits.send(
+        await engine.committing.send(
             [Batch([Message("a")], Durability.FSYNCED, 1, lambda _: order.append("told")) for _ in range(2)]
         )
         await trio.testing.wait_all_tasks_blocked()
@@ -73,9 +73,9 @@ async def test_everyone_of_a_commit_is_told_once_and_in_order(nursery: trio.Nurs
     silent = Settlement(None, [])
     second = Batch([Message("a")], Durability.WRITTEN, 2, lambda _: told.append("second"))
     second.on_finished = lambda size: told.append(f"{size} bytes given back")
-    await engine.commits.send([first, settled, silent])
-    await engine.commits.send([])
-    await engine.commits.send([second])
+    await engine.committing.send([first, settled, silent])
+    await engine.committing.send([])
+    await engine.committing.send([second])
     await trio.testing.wait_all_tasks_blocked()
     assert told == ["first", "settled", "2 bytes given back", "second"]
     assert notify.statistics == NotifyStatistics(commits=3, batches=2, accepted=2, settlements=2)

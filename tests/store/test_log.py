@@ -635,6 +635,152 @@ async def test_the_room_of_the_next_segment_is_reserved_before_it_is_needed(open
     assert opened.log.active.number == 2
 
 
+# ------------------------------------------------------------------------------------------------- somebody's passes
+
+
+class Passes:
+    """Looks at the log's descriptor when it is told to, as the edge does in its turns."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.told: list[object] = []
+        log.on_commit = lambda commit: self.told.extend(commit.entries)
+        log.attend(attended=True)
+
+    async def until_told(self, count: int) -> None:
+        with trio.fail_after(5):
+            while len(self.told) < count:
+                await trio.lowlevel.wait_readable(self.log.descriptor)
+                with self.log:
+                    self.log.look()
+
+
+async def test_a_turn_begins_at_the_end_of_a_pass_and_ends_in_one(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    await opened.log.turn()  # which makes the segment's file
+    passes = Passes(opened.log)
+    nursery.start_soon(opened.log.run)
+    await wait_all_tasks_blocked()
+    with opened.log:
+        opened.publish(b"one")
+        opened.log.submit("one")
+        assert opened.log.pending_bytes
+    assert not opened.log.pending_bytes, "it is on its way before any task has run"
+    opened.publish(b"two")
+    opened.log.submit("two")
+    await passes.until_told(1)
+    assert passes.told == ["one"], "and the next waits for its end"
+    await passes.until_told(2)
+    assert (passes.told, opened.log.durable_end) == (["one", "two"], 3)
+
+
+async def test_what_comes_between_passes_wakes_the_task(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    passes = Passes(opened.log)
+    nursery.start_soon(opened.log.run)
+    await wait_all_tasks_blocked()
+    opened.publish(b"one")
+    opened.log.submit("one")
+    await passes.until_told(1)
+
+
+async def test_a_pass_does_not_begin_before_a_rest_is_over(
+    open_log: Open, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = open_log()
+    await opened.log.turn()
+    passes = Passes(opened.log)
+    nursery.start_soon(opened.log.run)
+    await wait_all_tasks_blocked()
+    monkeypatch.setattr(opened.log._pace, "rest_s", 0.05)
+    opened.log._turned_at = trio.current_time()
+    began = trio.current_time()
+    with opened.log:
+        opened.publish(b"one")
+        opened.log.submit("one")
+    assert opened.log.pending_bytes
+    await passes.until_told(1)
+    assert trio.current_time() - began > 0.04
+
+
+async def test_who_attends_may_leave_while_a_turn_is_under_way(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    await opened.log.turn()
+    Passes(opened.log)
+    nursery.start_soon(opened.log.run)
+    await wait_all_tasks_blocked()
+    with opened.log:
+        opened.publish(b"one")
+    opened.log.attend(attended=False)
+    with trio.fail_after(5):
+        await opened.log.sync()
+    assert opened.log.durable_end == 2
+
+
+async def test_who_attends_may_come_while_a_turn_is_under_way(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    nursery.start_soon(opened.log.run)
+    opened.publish(b"one")
+    while opened.log.pending_bytes:
+        await trio.lowlevel.checkpoint()
+    passes = Passes(opened.log)
+    for number in range(1, 4):
+        opened.publish(b"more")
+        opened.log.submit(number)
+        await passes.until_told(number)
+
+
+@pytest.mark.parametrize("attended", [True, False])
+async def test_the_end_waits_for_the_turn_that_is_under_way(open_log: Open, tmp_path: Path, attended: bool) -> None:
+    opened = open_log()
+    log = opened.log
+    await log.turn()
+    passes = Passes(log)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.run)
+        await wait_all_tasks_blocked()
+        with log:
+            opened.publish(b"one")
+            log.submit("one")
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            if attended:
+                await passes.until_told(1)
+            else:
+                log.attend(attended=False)
+    assert passes.told == ["one"]
+    assert recovered(tmp_path / "store")[1].there == [1]
+
+
+async def test_a_failure_that_a_pass_finds_ends_the_flusher(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log(io_uring=False)
+    await opened.log.turn()
+    opened.disk.fail("sync")
+    passes = Passes(opened.log)
+    failed: list[StoreError] = []
+
+    async def run() -> None:
+        with pytest.raises(StoreError, match="the store has failed") as caught:
+            await opened.log.run()
+        failed.append(caught.value)
+
+    nursery.start_soon(run)
+    await wait_all_tasks_blocked()
+    with opened.log:
+        opened.publish(b"one")
+        opened.log.submit("one")
+    await trio.lowlevel.wait_readable(opened.log.descriptor)
+    refused: list[bool] = []
+    with opened.log:
+        opened.log.look()
+        assert passes.told == ["one"]
+        opened.log.bring_in = lambda: refused.append(opened.log.failed is not None)
+        opened.log.expect()  # it came in the same pass, behind the failure
+    assert refused == [True]
+    await wait_all_tasks_blocked()
+    assert failed == [opened.log.failed]
+
+
 # ----------------------------------------------------------------------------------------------------------- the end
 
 
