@@ -1,7 +1,7 @@
 """What the stages tell of every message's way: told here in a call a batch, kept by trace/.
 
 `Steps` is all that a stage knows of the trace. Each call takes what the stage has anyway, and none of them waits,
-fails, or looks at a payload. The time of a step is the recorder's own clock.
+fails, or looks at a payload. The time of a step is the recorder's own clock, where no `now` is said.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Steps(Protocol):
         """A commit is true: its batches are accepted, routed and stored; their results say what else became of them."""
 
     # pushing
-    def handed(self, delivery: Delivery) -> None:
+    def handed(self, delivery: Delivery, now: int) -> None:
         """The socket has a delivery: its leases begin. Before the leases count this attempt."""
 
-    def settled(self, subscription: str, positions: Sequence[Position], cause: int) -> None:
+    def settled(self, subscription: str, positions: Sequence[Position], cause: int, now: int | None = None) -> None:
         """They are over for the subscription. `cause`: acked (1), expired (2), dead-lettered (3)."""
 
     def extended(self, subscription: str, positions: Sequence[Position], until_ms: int) -> None:
@@ -82,10 +82,10 @@ class Untraced:
     def stored(self, entries: Sequence[object]) -> None:
         pass
 
-    def handed(self, delivery: Delivery) -> None:
+    def handed(self, delivery: Delivery, now: int) -> None:
         pass
 
-    def settled(self, subscription: str, positions: Sequence[Position], cause: int) -> None:
+    def settled(self, subscription: str, positions: Sequence[Position], cause: int, now: int | None = None) -> None:
         pass
 
     def extended(self, subscription: str, positions: Sequence[Position], until_ms: int) -> None:

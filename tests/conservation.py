@@ -63,11 +63,13 @@ def _owed(subscription: Subscription, segment: Segment) -> int:
 
 
 def check_engine(engine: EmbeddedEngine) -> None:
-    """All subscriptions of an engine that is open. A store that failed owes nobody an account."""
+    """All subscriptions of an engine that is open, and their turns. A store that failed owes nobody an account."""
     if engine._log.failed is None:
         for subscription in engine._catalogue:
             if not subscription.unfilled:
                 check_subscription(subscription, engine._log.segments)
+            waits = subscription.takers and not subscription.held_up and subscription.has_more(engine._log.durable_end)
+            assert not waits or subscription in engine._turns._ready, "who has something and a taker has a turn"
 
 
 def check_store(directory: Path) -> None:

@@ -452,7 +452,7 @@ class Subscription:
                     self._apply(consumer, piece, settle, now, random)
         return met, count(ranges) - met
 
-    def ack(self, consumer: Consumer, low: int, high: int) -> int:
+    def ack(self, consumer: Consumer, low: int, high: int, now: int) -> int:
         """Acknowledge the lease of the heap tier that holds all of [low, high] and nothing else, as most acks do.
 
         The messages in it; 0, and nothing done, where there is none such. `settle` does the same, and knows the rest.
@@ -468,7 +468,7 @@ class Subscription:
         size = len(positions)
         self._clockwork.settled[lease.tier] += size
         consumer.acked += size
-        self._settle(piece, Cause.ACKED)
+        self._settle(piece, Cause.ACKED, now)
         return size
 
     def _cut_out(self, lease: Lease, start: int, stop: int) -> Slice:
@@ -494,7 +494,7 @@ class Subscription:
         match settle.verb:
             case Verb.ACK:
                 consumer.acked += len(piece.positions)
-                self._settle(piece, Cause.ACKED)
+                self._settle(piece, Cause.ACKED, now)
             case Verb.NACK:
                 delay = settle.delay_ms
                 if delay is None:
@@ -522,10 +522,10 @@ class Subscription:
             ranges = [pair for settled in news for pair in settled.ranges]
             self.news[before:] = [Settled(self, cause, sum(map(len, pieces)), normalise(ranges))]
 
-    def _settle(self, piece: Slice, cause: Cause) -> None:
+    def _settle(self, piece: Slice, cause: Cause, now: int | None = None) -> None:
         positions, low = piece.positions, piece.span_low
         size, high = len(positions), positions[-1]
-        self.steps.settled(self.name, positions, cause)
+        self.steps.settled(self.name, positions, cause, now)
         ranges = [(low, high)]
         if cause is Cause.DEAD_LETTERED:  # what others had settled between is not to be redriven
             ranges = list(self.settled.gaps(low, high))

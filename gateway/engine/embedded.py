@@ -465,7 +465,7 @@ class EmbeddedEngine:
                 return
 
     def handed(self, delivery: Delivery, now: int) -> None:
-        self._steps.handed(delivery)
+        self._steps.handed(delivery, now)
         for lease in delivery.leases:
             if lease.held:
                 lease.consumer.subscription.start(lease, now)
@@ -486,10 +486,12 @@ class EmbeddedEngine:
         if self._unfinished or consumer.on_released is not None or consumer not in subscription.consumers:
             return 0
         self._begin(now)
-        met = subscription.ack(consumer, low, high)
+        accepted = consumer.filed is not None
+        met = subscription.ack(consumer, low, high, now)
         if met:
             self._write_settled(subscription)
-            self._turns.mark(subscription)
+            if not accepted or subscription.settings.ordered:  # or all that is due has been given its turn before
+                self._turns.mark(subscription)
         return met
 
     def _carry_out(self, settlement: Settlement, now: int) -> bool:

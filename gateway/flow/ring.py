@@ -94,9 +94,12 @@ class Ring(Generic[T]):
 
     def count_done(self, seconds: float) -> None:
         """An item was worked on without coming here, while this `is_idle`."""
+        statistics = self._statistics
         self._taken += 1
-        self._note_put(1)
-        self._statistics.busy_seconds += seconds
+        statistics.items += 1
+        statistics.messages += 1
+        statistics.sizes[0] += 1
+        statistics.busy_seconds += seconds
 
     def _note_put(self, messages: int) -> None:
         statistics = self._statistics

@@ -233,8 +233,7 @@ class Telling:
 
     # ---------------------------------------------------------------------------------------------- pushing
 
-    def handed(self, delivery: Delivery) -> None:
-        now = self._clock()
+    def handed(self, delivery: Delivery, now: int) -> None:
         for lease in delivery.leases:
             piece = lease.slice
             if not lease.held:
@@ -260,9 +259,10 @@ class Telling:
                     tail=tail,
                 )
 
-    def settled(self, subscription: str, positions: Sequence[Position], cause: int) -> None:
+    def settled(self, subscription: str, positions: Sequence[Position], cause: int, now: int | None = None) -> None:
         if len(positions) == 1:
-            if self._buffer.add_row(_CAUSES[cause], positions[0], self._clock(), subscription):
+            now = self._clock() if now is None else now
+            if self._buffer.add_row(_CAUSES[cause], positions[0], now, subscription):
                 self._nudge()
         else:
             self._back(_CAUSES[cause], subscription, positions)

@@ -163,7 +163,7 @@ def go(world: World, step: str, window: int, *, is_short: bool) -> object:
             low, high = lease.slice.first, lease.slice.last
             if step == "nack":
                 world.settle(consumer, Verb.NACK, (low, high), delay_ms=200)
-            elif not is_short or not s.ack(consumer, low, high):
+            elif not is_short or not s.ack(consumer, low, high, world.now):
                 world.settle(consumer, Verb.ACK, (low, high))
     elif step == "timed":
         world.publish("x", expires_ms=world.now + 200)

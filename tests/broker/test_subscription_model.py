@@ -362,7 +362,7 @@ class SubscriptionMachine(RuleBasedStateMachine):
         met = heap.get(low, [])
         met = met if met and met[-1] == high else []
         acked = consumer.acked
-        assert self.subscription.ack(consumer, low, high) == len(met)
+        assert self.subscription.ack(consumer, low, high, self.now) == len(met)
         assert consumer.acked == acked + len(met)
         self.move(met, Hand.ACKED)
         self.told()

@@ -98,7 +98,7 @@ class Told:
         lease = Lease(cast("Consumer", _Labelled(who)), Slice(positions, positions[0], attempts))
         lease.held = held
         delivery.leases = [lease]
-        self.steps.handed(delivery)
+        self.steps.handed(delivery, self.now)
 
 
 class _Labelled:
