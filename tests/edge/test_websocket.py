@@ -14,6 +14,9 @@ import trio_websocket
 from websockets.exceptions import InvalidStatus
 from websockets.trio.client import connect as websockets_connect
 
+from gateway.edge.standing import Standing
+from gateway.edge.websocket import Session
+from gateway.errors import GatewayError
 from gateway.flow.ring import Wait
 from gateway.model import JSON_DEPTH_MAX, Batch, Settlement
 from gateway.node import Node
@@ -723,6 +726,31 @@ async def test_no_pong_closes_with_3012_and_gives_back(start_node: StartNode) ->
         assert trio.current_time() - began < 2
         await client.aclose()
     await until(node, waiting=1, in_flight=0)
+
+
+async def test_of_a_quiet_connection_nothing_is_asked_between_two_pings(
+    node: Node, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    overdue = Standing.overdue
+
+    def noted(standing: Standing, now: float, now_ms: int) -> GatewayError | None:
+        asked.append(now)
+        return overdue(standing, now, now_ms)
+
+    monkeypatch.setattr(Standing, "overdue", noted)
+    async with connect(node.address):
+        (session,) = node.connections
+        assert isinstance(session, Session)
+        now = trio.current_time()
+        session.check(now)  # the handshake has just ended
+        before = len(asked)
+        for passed in range(10):
+            session.check(now + passed / 4)
+        assert len(asked) == before
+        session.check(now + 1000)  # a ping goes out
+        session.check(now + 1000.25)
+        assert len(asked) == before + 2  # and an answer is due
 
 
 async def test_a_client_that_answers_pings_stays(start_node: StartNode, connect: Connect) -> None:
