@@ -24,6 +24,8 @@ from gateway.store.record import Columns
 from gateway.store.segment import Segment
 
 _NO_ID = bytes(16)
+_LARGE = 32
+"""Messages that go one way, and get a record of their own: then it is delivered as it stands."""
 
 
 class Appender:
@@ -39,8 +41,9 @@ class Appender:
 
         Who gets them is asked once more: subscriptions may have come and gone since the batch was routed. Where there
         are filters the caller has seen to that (`is_routed`).
-        Batches of plain messages that go the same way are written as one: a single publish then costs little more
-        than one message of a large batch does. Where the disk is full they are refused, all that are left.
+        Batches of plain messages that go the same way are written as one, and so are small ones whatever their ways: a
+        single publish then costs little more than one message of a large batch does. Where the disk is full they are
+        refused, all that are left.
         """
         done = 0
         while done < len(batches):
@@ -51,37 +54,65 @@ class Appender:
                 for batch in batches[done:]:
                     batch.fail(error)
                 return
-            stop = done + 1
-            if _is_uniform(batches[done]):
-                route = cast("Route", batches[done].routes[0])
-                while stop < len(batches) and _is_uniform(batches[stop]) and batches[stop].routes[0] is route:
-                    stop += 1
-                whole = self._again(route)
-                plain = self.catalogue.narrow(whole, None)
-                if plain is not whole:
-                    for batch in batches[done:stop]:
-                        self._tell_gates(batch, [whole] * len(batch.messages), [plain] * len(batch.messages))
-                self._append_plain(segment, batches[done:stop], plain, now)
+            runs = _runs(batches, done)
+            if len(runs) > 1:
+                self._append_mixed(segment, runs, now)
+            elif runs:
+                self._append_plain(segment, runs[0], now)
             else:
                 self._append_any(segment, batches[done], now)
+            stop = done + (sum(map(len, runs)) or 1)
             for batch in batches[done:stop]:
                 batch.time_ms = now
                 self.log.submit(batch, batch.durability)
             done = stop
 
-    def _append_plain(self, segment: Segment, batches: Sequence[Batch], route: Route, now: int) -> None:
+    def _append_plain(self, segment: Segment, run: Sequence[Batch], now: int) -> None:
         """The hot path: messages of one topic, all new, with data and nothing else."""
+        route = self._way(run)
         first = self.log.end
-        messages = batches[0].messages
-        if len(batches) > 1:
-            messages = [message for batch in batches for message in batch.messages]
-        bodies = compose_plain(route.topic, messages, first, self.log.epoch, now)
+        bodies = self._compose(run, route, first, now)
         self.log.messages(bodies, self.log.route(route.topic, route.numbers))
-        self._note(segment, route, first, len(messages))
-        for batch in batches:
-            batch.first = first
+        self._note(segment, route, first, len(bodies))
+
+    def _append_mixed(self, segment: Segment, runs: Sequence[Sequence[Batch]], now: int) -> None:
+        """The same for messages of several topics, in one record: they come from many who publish one at a time."""
+        first = self.log.end
+        bodies: list[bytes] = []
+        numbers = array("I")
+        noted: list[tuple[Route, int]] = []
+        for run in runs:
+            route = self._way(run)
+            composed = self._compose(run, route, first + len(bodies), now)
+            bodies += composed
+            noted.append((route, len(composed)))
+            number = self.log.route(route.topic, route.numbers)
+            numbers.extend([number] * len(composed))
+        self.log.messages(bodies, numbers[0], Columns(array("I"), routes=numbers))
+        for route, count in noted:
+            self._note(segment, route, first, count)
+            first += count
+
+    def _way(self, run: Sequence[Batch]) -> Route:
+        """Who the messages of plain batches of one topic go to; gates let pass what has no attributes, or do not."""
+        whole = self._again(cast("Route", run[0].routes[0]))
+        plain = self.catalogue.narrow(whole, None)
+        if plain is not whole:
+            for batch in run:
+                self._tell_gates(batch, [whole] * len(batch.messages), [plain] * len(batch.messages))
+        return plain
+
+    def _compose(self, run: Sequence[Batch], route: Route, first: int, now: int) -> list[bytes]:
+        """The delivery JSON of batches that go one way, from position `first` on; they are told their places."""
+        messages = run[0].messages
+        if len(run) > 1:
+            messages = [message for batch in run for message in batch.messages]
+        place = first
+        for batch in run:
+            batch.first = place
             batch.routes = (route,)
-            first += len(batch.messages)
+            place += len(batch.messages)
+        return compose_plain(route.topic, messages, first, self.log.epoch, now)
 
     def _again(self, route: Route) -> Route:
         """The route as of now. One that a filter decided still holds, or the batch would not have come here."""
@@ -179,6 +210,28 @@ class Appender:
 
 def _is_uniform(batch: Batch) -> bool:
     return batch.plain and len(batch.routes) == 1
+
+
+def _runs(batches: Sequence[Batch], begin: int) -> list[Sequence[Batch]]:
+    """The plain batches from `begin` on that go into one record, those that go the same way together.
+
+    One run, where it is large; else all the small ones that there are. None, where the first batch is not plain.
+    """
+    runs: list[Sequence[Batch]] = []
+    while begin < len(batches) and _is_uniform(batches[begin]):
+        route = batches[begin].routes[0]
+        stop = begin + 1
+        while stop < len(batches) and _is_uniform(batches[stop]) and batches[stop].routes[0] is route:
+            stop += 1
+        run = batches[begin:stop]
+        is_large = sum([len(batch.messages) for batch in run]) > _LARGE
+        if is_large and runs:
+            break
+        runs.append(run)
+        if is_large:
+            break
+        begin = stop
+    return runs
 
 
 def _payload(message: Message) -> bytes:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.errors import GatewayError
-from gateway.model import Message, Start
+from gateway.model import Batch, Message, Start
 from gateway.store.recovery import segment_name
 from tests.engine.driving import BEGAN_MS, Driven, driven, message
 
@@ -91,6 +91,56 @@ async def test_repeats_are_recognised_although_their_first_is_settled_and_its_se
         gateway.pass_time(10_000)
         await gateway.seal()
         assert not (tmp_path / segment_name(1)).exists()
+
+
+# -------------------------------------------------------------------------------------------------------------- records
+
+
+def records_of(gateway: Driven) -> list[tuple[int, int]]:
+    """(first position, messages) of each MESSAGES record of the active segment."""
+    index = gateway.engine._log.active.growing
+    ends = [*index.firsts[1:], len(index)]
+    return [(first + 1, end - first) for first, end in zip(index.firsts, ends, strict=True)]
+
+
+def routed(gateway: Driven, topic: str, count: int = 1) -> Batch:
+    batch = gateway.batch(*[message(topic, f"{topic} {n}") for n in range(count)])
+    gateway.engine.route(batch)
+    return batch
+
+
+@pytest.mark.parametrize("crash", [True, False])
+async def test_small_batches_that_go_different_ways_share_a_record(tmp_path: Path, crash: bool) -> None:
+    async with driven(tmp_path, crash=crash) as gateway:
+        for name, *topics in (("all", "trade.>"), ("paid", "trade.paid"), ("sent", "trade.sent")):
+            await gateway.subscribe(name, *topics)
+        topics = ["trade.paid", "trade.sent", "trade.sent", "nobody.s", "trade.paid"]
+        batches = [routed(gateway, topic, 1 + (topic == "nobody.s")) for topic in topics]
+        gateway.engine.append(batches, gateway.now)
+        await gateway.publish_many(1)
+        assert records_of(gateway) == [(1, 6), (7, 1)]
+        assert [(batch.first, batch.time_ms) for batch in batches] == [(n, gateway.now) for n in (1, 2, 3, 4, 6)]
+        clients = {name: gateway.attach(name) for name in ("all", "paid", "sent")}
+        await gateway.deliver()
+        data = {name: client.data for name, client in clients.items()}
+        assert data["all"][:4] == ["trade.paid 0", "trade.sent 0", "trade.sent 0", "trade.paid 0"]
+        assert (len(data["all"]), data["sent"]) == (5, ["trade.sent 0", "trade.sent 0"])
+        assert [client.received for client in clients.values()] == [[1, 2, 3, 6, 7], [1, 6, 7], [2, 3]]
+        if not crash:
+            await gateway.seal()
+        await gateway.engine._log.sync()
+    async with driven(tmp_path) as gateway:
+        assert [await gateway.consume(name) for name in clients] == [[1, 2, 3, 6, 7], [1, 6, 7], [2, 3]]
+
+
+async def test_a_large_run_has_a_record_of_its_own(tmp_path: Path) -> None:
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe("all", ">")
+        sizes = [("a", 1), ("b", 20), ("b", 20), ("a", 1), ("c", 1), ("d", 33), ("d", 1), ("a", 1)]
+        gateway.engine.append([routed(gateway, topic, count) for topic, count in sizes], gateway.now)
+        await gateway.engine._log.sync()
+        assert records_of(gateway) == [(1, 1), (2, 40), (42, 2), (44, 34), (78, 1)]
+        assert await gateway.consume("all") == list(range(1, 79))
 
 
 # --------------------------------------------------------------------------------------------------------------- routes
