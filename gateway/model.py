@@ -149,6 +149,7 @@ class Batch:
         "messages",
         "on_finished",
         "origin",
+        "origins",
         "plain",
         "principal",
         "results",
@@ -174,6 +175,7 @@ class Batch:
         self.done = done  # called once, without waiting: the outcome is known and durable as asked
         self.principal = principal  # who publishes; `admit` asks it for each topic
         self.origin = ""  # who sent it, for people: a connection, an address, a source
+        self.origins: Sequence[str] = ()  # the same of each message, where several sent them
         self.steps: list[tuple[object, ...]] | None = None  # the trace's own: what stages did before there was a place
         self.trusted = False  # made by the gateway itself: limits and permissions are not asked
         self.on_finished: Callable[[int], None] | None = None  # told the size once the batch is no longer under way

@@ -32,6 +32,7 @@ from gateway.edge.connections import Connections
 from gateway.edge.flow_control import FlowControl
 from gateway.edge.guard import Guard
 from gateway.edge.http import HttpConnection
+from gateway.edge.joining import Joining
 from gateway.edge.listener import Listener
 from gateway.edge.longpoll import LongPoll
 from gateway.edge.plane import DataPlane
@@ -167,7 +168,8 @@ class Node:
 
     async def _run(self) -> None:
         config = self.config
-        data = self._listen("data", config.listen.data, self.engine.commits)
+        joining = Joining(self.admit, config.limits, self.engine.epoch)
+        data = self._listen("data", config.listen.data, self.engine.commits, joining)
         control = self._listen("control", config.listen.control)
         self._address, self._control_address = data.address, control.address
         services = Services(
@@ -185,7 +187,7 @@ class Node:
             audit=self.audit,
         )
         self.tmc = tmc = TmcEdge(services, self.longpoll) if config.tmc.enabled else None
-        publisher = Publisher(self.admit, config.limits, self.engine.epoch)
+        publisher = Publisher(self.admit, config.limits, self.engine.epoch, joining)
         guard = Guard(self.access, self.audit, data.address)
         plane = DataPlane(services, guard, publisher, self.longpoll, tmc)
         control_guard = Guard(self.access, self.audit, control.address)
@@ -228,6 +230,7 @@ class Node:
             if config.store.scrub_interval_s:
                 flow.start_soon(self.scrub.run)
             flow.start_soon(self.disk.run)
+            flow.start_soon(joining.run)
             flow.start_soon(self.longpoll.run)
             flow.start_soon(self.flow_control.run)
             flow.start_soon(self.watchdog.run)
@@ -272,9 +275,11 @@ class Node:
             await stream.wait_drained()
         stream.abort()
 
-    def _listen(self, name: str, address: str, commits: Commits | None = None) -> Listener:
-        config = self.config
-        listener = Listener(name, address, config.listen.backlog, self.unsent, config.flow.kernel_bytes_max, commits)
+    def _listen(
+        self, name: str, address: str, commits: Commits | None = None, joining: Joining | None = None
+    ) -> Listener:
+        listen, bytes_max = self.config.listen, self.config.flow.kernel_bytes_max
+        listener = Listener(name, address, listen.backlog, self.unsent, bytes_max, commits, joining)
         self._listeners.append(listener)
         return listener
 

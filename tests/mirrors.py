@@ -36,6 +36,7 @@ ELSEWHERE: Final = {
     "control.exposition": "tests/control/test_metrics.py",
     "control.messages": "tests/control/test_app.py",
     "control.sources": "tests/control/test_openapi.py",
+    "edge.answers": "tests/edge/test_publish.py",
     "edge.tmc": "tests/edge/test_tmc_session.py",
     "edge.tmc_applications": "tests/edge/test_tmc_session.py",
     "edge.tmc_calls": "tests/edge/test_tmc_rest.py",

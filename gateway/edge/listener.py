@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 import structlog
@@ -38,10 +39,11 @@ class Listener:
         unsent: Unsent | None = None,
         kernel_bytes_max: int = 2**30,
         commits: Commits | None = None,
+        joining: AbstractContextManager[None] | None = None,
     ) -> None:
         self.name = name
         self._unsent = unsent
-        self._poller = Poller(None if unsent is None else unsent.gathering, commits)
+        self._poller = Poller(None if unsent is None else unsent.gathering, commits, joining)
         self._kernel_bytes_max = kernel_bytes_max
         self._sockets = [_bind(name, info, backlog) for info in _resolve(name, address)]
         self.accepted = 0

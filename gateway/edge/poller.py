@@ -31,10 +31,17 @@ class Readable(Protocol):
 class Poller:
     """Sockets by descriptor. A socket that is added must be removed before it is closed."""
 
-    def __init__(self, gathering: AbstractContextManager[None] | None = None, commits: Commits | None = None) -> None:
-        """Both are entered for each turn: at its end the next commit is begun, and what was gathered is sent."""
+    def __init__(
+        self,
+        gathering: AbstractContextManager[None] | None = None,
+        commits: Commits | None = None,
+        joining: AbstractContextManager[None] | None = None,
+    ) -> None:
+        """All are entered for each turn: at its end what was joined goes on its way, the next commit is begun, and what
+        was gathered is sent."""
         self._gathering = gathering or nullcontext()
         self._commits = commits
+        self._joining = joining or nullcontext()
         self._epoll = select.epoll()
         self._waiting: dict[int, Readable] = {}
         self._left: list[tuple[int, int]] = []  # events of the last turn that had no time any more
@@ -66,13 +73,13 @@ class Poller:
             self.remove(commits.descriptor)
 
     async def _take_turns(self, commits: AbstractContextManager[None]) -> None:
-        gathering = self._gathering
+        gathering, joining = self._gathering, self._joining
         while True:
             if self._left:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-            with gathering, commits:
+            with gathering, commits, joining:
                 self._turn()
 
     def _turn(self) -> None:

@@ -10,11 +10,13 @@ import msgspec
 import orjson
 
 from gateway.config import Limits
+from gateway.edge.answers import answer_one
 from gateway.edge.http import HttpConnection
+from gateway.edge.joining import Joining
 from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
 from gateway.flow.ring import Wait
-from gateway.model import Batch, Durability, Message, Stored, is_traceparent
+from gateway.model import Batch, Durability, Message, is_traceparent
 from gateway.wire import cloudevents, payload, push_v1
 from gateway.wire.http import Response, error_response
 from gateway.wire.request import Request
@@ -26,8 +28,9 @@ _OCTETS: Final = "application/octet-stream"
 class Publisher:
     """The two publishing calls."""
 
-    def __init__(self, admit: Admit, limits: Limits, epoch: str) -> None:
+    def __init__(self, admit: Admit, limits: Limits, epoch: str, joining: Joining) -> None:
         self._admit = admit
+        self._joining = joining
         self._limits = limits
         self._epoch = epoch
 
@@ -39,12 +42,14 @@ class Publisher:
             payload.check_json(request.body)
             message = Message(topic=name)
             message.data = msgspec.Raw(request.body)
+            if self._joining.add(message, len(request.body), durability, request.principal, connection):
+                return None
         else:
             name = unquote_to_bytes(topic).decode("utf-8", "replace")
             message, durability = self._message(request, name)
             if _is_plain(request, message):
                 request.notes[self] = name, durability
-        done = partial(_answer_one, connection, self._epoch)
+        done = partial(answer_one, connection, self._epoch)
         batch = Batch([message], durability, len(request.body), done, request.principal)
         batch.origin = connection.remote
         return self._admit.offer(batch)
@@ -233,27 +238,6 @@ def _both(event: Message, sent: Message) -> Message:
     event.id, event.key = sent.id or event.id, sent.key or event.key
     event.attributes = {**(event.attributes or {}), **(sent.attributes or {})}
     return event
-
-
-def _answer_one(connection: HttpConnection, epoch: str, batch: Batch) -> None:
-    if batch.error is not None:
-        connection.respond(error_response(batch.error))
-        return
-    durability = batch.durability.value.encode("ascii")
-    if batch.results is None and batch.messages[0].id is None:
-        position = batch.first
-        # the hot path of HTTP: formatted, not encoded
-        body = b'{"id":"%b-%d","position":%d,"durability":"%b"}' % (epoch.encode(), position, position, durability)
-        connection.respond(Response(201, body))
-        return
-    result = Stored(batch.messages[0].id or "", batch.first) if batch.results is None else batch.results[0]
-    if isinstance(result, Stored):
-        answer = {"id": result.id, "position": result.position, "durability": batch.durability.value}
-        if result.duplicate:
-            answer["duplicate"] = True
-        connection.respond(Response(200 if result.duplicate else 201, orjson.dumps(answer)))
-    else:
-        connection.respond(error_response(result or GatewayError("internal", "the message has no result")))
 
 
 def _answer_many(connection: HttpConnection, epoch: str, batch: Batch) -> None:

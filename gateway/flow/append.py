@@ -13,8 +13,8 @@ from gateway.model import Batch
 
 _MESSAGES_MAX: Final = 1000
 """Messages written in one go: a millisecond or two in which nothing else runs."""
-_FEW: Final = 32
-_FEW_BYTES: Final = 64 * 1024
+FEW: Final = 32
+FEW_BYTES: Final = 64 * 1024
 """A batch of so few waits for the next commit and is appended right before it, with all the others that have come by
 then: it costs a third so, and no task switch. A larger one is appended while the commit before is synced."""
 
@@ -53,8 +53,8 @@ class Append:
         """Have it wait for the next commit, if it may; filters are asked by the stage's task."""
         messages = self._few_messages + len(batch.messages)
         if (
-            len(batch.messages) > _FEW
-            or batch.size > _FEW_BYTES
+            len(batch.messages) > FEW
+            or batch.size > FEW_BYTES
             or messages > _MESSAGES_MAX
             or not self._engine.routes_at_once
             or not self._engine.has_room

@@ -84,15 +84,20 @@ class Telling:
         tail = b""
         if not self._buffer.room(now):
             return
-        if len(run) > 1:
+        if len(run) > 1 or first.origins:
             pairs: list[int] = []
             for batch in run:
-                pairs += (len(batch.messages), self._buffer.name(_producer(batch), now))
+                for index in range(len(batch.origins) or 1):
+                    count = 1 if batch.origins else len(batch.messages)
+                    pairs += (count, self._buffer.name(_producer(batch, index), now))
             tail = events.encode_numbers(pairs)
         high = last.first + len(last.messages) - 1
         self._accepted(first, first.first, high, cast("Route", first.routes[0]), tail, now)
 
-    def _accepted(self, batch: Batch, low: Position, high: Position, route: Route, tail: bytes, now: int) -> None:
+    def _accepted(
+        self, batch: Batch, low: Position, high: Position, route: Route, tail: bytes, now: int, index: int = 0
+    ) -> None:
+        """`index`: of the first message, in the batch."""
         if self._buffer.room(now):
             name = self._buffer.name
             self._add(
@@ -103,7 +108,7 @@ class Telling:
                 number=self._buffer.route(route.names, now),
                 other=batch.time_ms if batch.steps is None else cast("_Later", batch.steps[0]).time_ms,
                 messages=high - low + 1,
-                who=name(_producer(batch), now),
+                who=name(_producer(batch, index), now),
                 what=name(route.topic, now),
                 why=name(batch.durability.value, now),
                 tail=tail,
@@ -140,23 +145,24 @@ class Telling:
     def _accepted_each(self, batch: Batch, positions: Sequence[Position], now: int) -> None:
         """Runs of messages that went the same way; and those that were refused, or are repeats."""
         routes = cast("Sequence[Route]", batch.routes)
-        if isinstance(positions, range) and len(routes) == 1:
+        if isinstance(positions, range) and len(routes) == 1 and not batch.origins:
             self._accepted(batch, positions[0], positions[-1], routes[0], b"", now)
             return
-        low = high = 0
+        low = high = first = 0
         route: Route | None = None
         for index, position in enumerate(positions):
             if not position:
                 continue
-            if route is not None and routes[index if len(routes) > 1 else 0] is route and position == high + 1:
+            same = route is not None and routes[index if len(routes) > 1 else 0] is route and not batch.origins
+            if same and position == high + 1:
                 high = position
                 continue
             if route is not None:
-                self._accepted(batch, low, high, route, b"", now)
-            low = high = position
+                self._accepted(batch, low, high, route, b"", now, first)
+            low, high, first = position, position, index
             route = routes[index if len(routes) > 1 else 0]
         if route is not None:
-            self._accepted(batch, low, high, route, b"", now)
+            self._accepted(batch, low, high, route, b"", now, first)
         for index, result in enumerate(batch.results or ()):
             if isinstance(result, GatewayError):
                 self._refused(batch, (index,), result.code, "", now)
@@ -183,6 +189,10 @@ class Telling:
 
     def _refused(self, batch: Batch, indexes: Sequence[int], code: str, stage: str, now: int) -> None:
         """The code only: the text of an error may repeat what was sent."""
+        if batch.origins and len(indexes) > 1:
+            for index in indexes:
+                self._refused(batch, (index,), code, stage, now)
+            return
         if self._buffer.room(now):
             name = self._buffer.name
             hashes = [events.hash_id(message_id) for i in indexes if (message_id := batch.messages[i].id)]
@@ -193,7 +203,7 @@ class Telling:
                 now,
                 number=name(stage, now),
                 messages=len(indexes),
-                who=name(_producer(batch), now),
+                who=name(_producer(batch, indexes[0]), now),
                 what=name(batch.messages[indexes[0]].topic[:256], now),
                 why=name(code, now),
                 tail=events.encode_hashes(hashes),
@@ -400,7 +410,8 @@ def _positions(batch: Batch) -> Sequence[Position]:
     ]
 
 
-def _producer(batch: Batch) -> str:
-    """Who published it, for people: the principal where there is one, and where from."""
+def _producer(batch: Batch, index: int = 0) -> str:
+    """Who published message `index`, for people: the principal where there is one, and where from."""
     principal = batch.principal.name
-    return f"{principal} at {batch.origin}" if principal else batch.origin
+    origin = batch.origins[index] if batch.origins else batch.origin
+    return f"{principal} at {origin}" if principal else origin

@@ -8,7 +8,7 @@ from gateway.errors import GatewayError
 from gateway.model import Durability, Result, Settlement, Stored
 from gateway.principal import Principal
 from gateway.trace.event import Step
-from tests.trace.told import BEGAN_MS, BOTH, ORDERS, PARENT, Route, Told, message, particular, plain
+from tests.trace.told import BEGAN_MS, BOTH, ORDERS, PARENT, Route, Told, joined, message, particular, plain
 
 CONFLICT = GatewayError("id_conflict", "a payload may be named here: secret")
 
@@ -35,6 +35,43 @@ def test_batches_that_went_the_same_way_are_one_event_and_keep_their_producers(t
     told.write()
     assert told.buffer.events == 1
     assert [told.message(position).steps[0].who for position in range(1, 7)] == ["c-1", "c-1", "c-2", *["c-1"] * 3]
+
+
+def test_messages_that_travelled_together_keep_their_producers(told: Told) -> None:
+    told.steps.stored([joined(1, "c-1", "c-2"), plain(3, 2, origin="c-3")])
+    told.steps.stored([joined(5, "c-4", "c-5")])
+    told.write()
+    assert told.buffer.events == 2
+    assert [told.message(position).steps[0].who for position in range(1, 7)] == [
+        "c-1",
+        "c-2",
+        "c-3",
+        "c-3",
+        "c-4",
+        "c-5",
+    ]
+
+
+def test_messages_that_travelled_together_and_were_told_apart_keep_their_producers(told: Told) -> None:
+    batch = joined(1, "c-1", "c-2", "c-3")
+    refusal = GatewayError("payload_too_large", "no")
+    batch.plain, batch.results = False, [Stored("e-1", 1), refusal, Stored("e-2", 2)]
+    told.steps.stored([batch])
+    staged = joined(3, "c-4", "c-5")
+    told.steps.stage(staged, "shop.1.unique_names", "ok")
+    told.steps.stored([staged])
+    told.write()
+    accepted = [
+        [step.who for step in told.message(position).steps if step.step == "accepted"] for position in range(1, 5)
+    ]
+    assert accepted == [["c-1"], ["c-3"], ["c-4"], ["c-5"]]
+
+
+def test_messages_that_travelled_together_and_were_refused_keep_their_producers(told: Told) -> None:
+    told.steps.refused(joined(0, "c-11", "c-22"), CONFLICT, "admit")
+    told.finish()
+    assert told.buffer.events == 2
+    assert all(name in told.trace.all[0].path.read_bytes() for name in (b"c-11", b"c-22"))
 
 
 @pytest.mark.parametrize("differs", ["route", "gap", "durability"])

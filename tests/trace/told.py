@@ -130,3 +130,10 @@ def particular(first: int, messages: list[Message], results: list[Result | None]
 
 def message(message_id: str | None = None, **attributes: str) -> Message:
     return Message("trade.paid", data=msgspec.Raw(b'"secret payload"'), id=message_id, attributes=attributes or None)
+
+
+def joined(first: int, *origins: str) -> Batch:
+    """Single publishes that travelled together."""
+    batch = plain(first, len(origins))
+    batch.origins = origins
+    return batch
