@@ -146,10 +146,10 @@ class Consumer:
 
     def charge(self, messages: int, size: int) -> None:
         """So many of the messages in flight are new, with `size` bytes together."""
-        new = min(messages, self.in_flight)  # some may have been taken back before they were sent
-        self.in_flight -= new
-        self._charged_bytes = self.in_flight_bytes + size
-        self.in_flight += new
+        before = max(self.in_flight - messages, 0)  # some may have been taken back before they were sent
+        if before < self._charged_messages:
+            self._charged_bytes = self._charged_bytes * before // self._charged_messages
+        self._charged_bytes += size
         self._charged_messages = self.in_flight
         if self._charged_bytes >= self.window_bytes:
             self.update()

@@ -291,7 +291,7 @@ class Subscription:
         passed, until = self._nothing
         if not before < (until if passed == self.front else self.front) <= position < limit:
             return None
-        if consumer.credit <= 0 or position in self.settled:
+        if consumer.filed is None or position in self.settled:
             return None
         piece = Slice(range(position, position + 1), self.front)
         self.front = position + 1
@@ -495,24 +495,25 @@ class Subscription:
                     self._apply(consumer, piece, settle, now, random)
         return met, count(ranges) - met
 
-    def ack(self, consumer: Consumer, low: int, high: int, now: int) -> int:
+    def ack(self, consumer: Consumer, low: int, high: int, now: int) -> Slice | None:
         """Acknowledge the lease of the heap tier that holds all of [low, high] and nothing else, as most acks do.
 
-        The messages in it; 0, and nothing done, where there is none such. `settle` does the same, and knows the rest.
+        What was in it, which the caller writes to the log: it does not stand in `news`. None, and nothing done, where
+        there is no such lease. `settle` does the same, and knows the rest.
         """
         lease = consumer.lease_from(low)
         if lease is None or not lease.started:
-            return 0
+            return None
         piece = lease.slice
         positions = piece.positions
         if positions[-1] != high:
-            return 0
+            return None
         self._let_go(lease)
         size = len(positions)
         self._clockwork.settled[lease.tier] += size
         consumer.acked += size
-        self._settle(piece, Cause.ACKED, now)
-        return size
+        self._end(positions, piece.span_low, Cause.ACKED, now)
+        return piece
 
     def _cut_out(self, lease: Lease, start: int, stop: int) -> Slice:
         """Take messages [start, stop) out of a lease; what is left of it keeps its deadline."""
@@ -567,19 +568,22 @@ class Subscription:
 
     def _settle(self, piece: Slice, cause: Cause, now: int | None = None) -> None:
         positions, low = piece.positions, piece.span_low
-        size, high = len(positions), positions[-1]
-        self.steps.settled(self.name, positions, cause, now)
-        ranges = [(low, high)]
+        ranges = [(low, positions[-1])]
         if cause is Cause.DEAD_LETTERED:  # what others had settled between is not to be redriven
-            ranges = list(self.settled.gaps(low, high))
+            ranges = list(self.settled.gaps(low, positions[-1]))
             self.bury_at(ranges)
-        self.settled.add(low, high)
+        self._end(positions, low, cause, now)
+        self.news.append(Settled(self, cause, len(positions), ranges))
+
+    def _end(self, positions: Sequence[int], span_low: int, cause: Cause, now: int | None) -> None:
+        """Note that these are settled, everywhere but for the log."""
+        self.steps.settled(self.name, positions, cause, now)
+        self.settled.add(span_low, positions[-1])
         if self.attempts:
-            self.attempts.forget(positions[0], high)
+            self.attempts.forget(positions[0], positions[-1])
         if self._keys is not None:
             self._keys.settled(positions)
-        self.counts[cause] += size
-        self.news.append(Settled(self, cause, size, ranges))
+        self.counts[cause] += len(positions)
 
     # ------------------------------------------------------------------------------------------ giving back
 

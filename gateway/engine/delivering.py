@@ -42,7 +42,7 @@ class Turns:
 
     def bring(self, subscription: Subscription) -> None:
         """The same where something new has become durable for it; `wake` is called behind all of them."""
-        if subscription.takers and not subscription.held_up:
+        if subscription.takers:  # whether it is held up is asked when its turn comes
             self._ready[subscription] = None
 
     def wake(self) -> None:

@@ -21,7 +21,7 @@ from gateway.broker.dedup import Dedup
 from gateway.broker.delay import count_delayed, wake
 from gateway.broker.lease import Consumer, Lease
 from gateway.broker.queue import Past
-from gateway.broker.subscription import Subscription
+from gateway.broker.subscription import Cause, Subscription
 from gateway.config import Config
 from gateway.engine.appender import Appender
 from gateway.engine.base import Commits, DeadLetter, EngineStatistics, Send, Upstream
@@ -487,11 +487,13 @@ class EmbeddedEngine:
             return 0
         self._begin(now)
         accepted = consumer.filed is not None
-        met = subscription.ack(consumer, low, high, now)
-        if met:
-            self._write_settled(subscription)
-            if not accepted or subscription.settings.ordered:  # or all that is due has been given its turn before
-                self._turns.mark(subscription)
+        piece = subscription.ack(consumer, low, high, now)
+        if piece is None:
+            return 0
+        met = len(piece.positions)
+        self._log.settle(subscription.number, Cause.ACKED, met, ((piece.span_low, high),), lazy=True)
+        if not accepted or subscription.settings.ordered:  # or all that is due has been given its turn before
+            self._turns.mark(subscription)
         return met
 
     def _carry_out(self, settlement: Settlement, now: int) -> bool:
@@ -568,7 +570,9 @@ class EmbeddedEngine:
         """Put what was settled into the log, and collect what must be dead-lettered."""
         if subscription.news:
             self._begin(now)
-            self._write_settled(subscription, lazy=lazy)
+            for settled in subscription.news:
+                self._log.settle(subscription.number, settled.cause, settled.count, settled.ranges, lazy=lazy)
+            subscription.news.clear()
         if subscription.tried:
             self._begin(now)
             for tried in subscription.tried:
@@ -584,11 +588,6 @@ class EmbeddedEngine:
                 self._steps.doomed(subscription.name, piece.positions, piece.attempts, item.cause, item.reason)
             self._doomed.add(subscription.doomed)
             subscription.doomed.clear()
-
-    def _write_settled(self, subscription: Subscription, *, lazy: bool = True) -> None:
-        for settled in subscription.news:
-            self._log.settle(subscription.number, settled.cause, settled.count, settled.ranges, lazy=lazy)
-        subscription.news.clear()
 
     async def sweep(self, now: int) -> None:
         give_way = GiveWay()

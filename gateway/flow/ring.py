@@ -64,7 +64,8 @@ class Ring(Generic[T]):
         """The stage's work on one item; False, and nothing done, where it would have to wait."""
         self._in_a_row = 0
         self._taken = 0
-        self._at_rest = False  # the stage's task waits, and nothing waits for it
+        self.is_idle = False
+        """The stage's task waits, and nothing waits for it: what is done now comes behind all that came."""
         self._blocked = 0  # senders that wait for a place
 
     def takes(self) -> bool:
@@ -74,23 +75,18 @@ class Ring(Generic[T]):
     def _work_at_once(self, item: T, messages: int) -> bool:
         """Have the work done here, where that can be."""
         work = self.at_once
-        if work is None or not self._at_rest:
+        if work is None or not self.is_idle:
             return False
-        self._at_rest = False  # what the work itself brings goes behind it
+        self.is_idle = False  # what the work itself brings goes behind it
         done = False
         try:
             done = work(item)
         finally:
-            self._at_rest = True
+            self.is_idle = True
         if done:
             self._taken += 1
             self._note_put(messages)
         return done
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing waits here and nothing is being worked on: what is done now comes behind all that came."""
-        return self._at_rest
 
     def count_done(self, seconds: float) -> None:
         """An item was worked on without coming here, while this `is_idle`."""
@@ -133,10 +129,10 @@ class Ring(Generic[T]):
 
     def put_nowait(self, item: T, messages: int = 1) -> None:
         """Add `item`; trio.WouldBlock where the ring is full."""
-        if self._at_rest:
+        if self.is_idle:
             if self._work_at_once(item, messages):
                 return
-            self._at_rest = False
+            self.is_idle = False
         self._send.send_nowait(item)
         self._note_put(messages)
 
@@ -183,10 +179,10 @@ class Ring(Generic[T]):
 
     async def _wait(self) -> T:
         try:
-            self._at_rest = self._statistics.items == self._taken and not self._blocked
+            self.is_idle = self._statistics.items == self._taken and not self._blocked
             return await self._receive.receive()
         finally:
-            self._at_rest = False
+            self.is_idle = False
 
     def get_nowait(self) -> T | None:
         """The next item; None where nothing waits."""

@@ -161,7 +161,7 @@ class Log(Flusher):
         if self.failed:
             raise self.failed
         self._now_ms = now_ms
-        active, settings = self.active, self.settings
+        active, settings = self.segments[-1], self.settings
         if active.size >= settings.segment_bytes or (
             now_ms - active.created_ms >= settings.segment_age_s * 1000 and active.growing.starts
         ):

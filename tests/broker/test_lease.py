@@ -152,3 +152,17 @@ def test_what_is_said_of_many_leases_is_cut_into_portions(
         if not rest:
             break
     assert heard == said
+
+
+def test_what_was_taken_back_before_it_was_sent_weighs_nothing_but_its_own_bytes() -> None:
+    one = consumer(10)
+    one.charge(2, 300)  # both have gone back already
+    assert one.in_flight_bytes == 300
+    one.in_flight = 3
+    one.charge(2, 300)
+    assert one.in_flight_bytes == 600
+    one.in_flight = 1
+    assert one.in_flight_bytes == 200
+    one.in_flight = 2
+    one.charge(1, 50)
+    assert one.in_flight_bytes == 250

@@ -15,7 +15,7 @@ from gateway.broker.clockwork import HANDING_MS, Clockwork
 from gateway.broker.delay import wake
 from gateway.broker.lease import Consumer, Lease
 from gateway.broker.queue import walk as real
-from gateway.broker.subscription import Cause, Subscription
+from gateway.broker.subscription import Cause, Settled, Subscription
 from gateway.kit.ranges import RangeSet
 from gateway.model import Settle, SubscriptionSettings, Verb
 from tests import conservation
@@ -163,8 +163,10 @@ def go(world: World, step: str, window: int, *, is_short: bool) -> object:
             low, high = lease.slice.first, lease.slice.last
             if step == "nack":
                 world.settle(consumer, Verb.NACK, (low, high), delay_ms=200)
-            elif not is_short or not s.ack(consumer, low, high, world.now):
+            elif not is_short or (piece := s.ack(consumer, low, high, world.now)) is None:
                 world.settle(consumer, Verb.ACK, (low, high))
+            else:
+                s.news.append(Settled(s, Cause.ACKED, len(piece), [(piece.span_low, high)]))
     elif step == "timed":
         world.publish("x", expires_ms=world.now + 200)
     else:

@@ -362,7 +362,10 @@ class SubscriptionMachine(RuleBasedStateMachine):
         met = heap.get(low, [])
         met = met if met and met[-1] == high else []
         acked = consumer.acked
-        assert self.subscription.ack(consumer, low, high, self.now) == len(met)
+        piece = self.subscription.ack(consumer, low, high, self.now)
+        assert met == ([] if piece is None else list(piece.positions))
+        if piece is not None:
+            self.journal.append(partial(replay_settle, Cause.ACKED, len(piece), [(piece.span_low, high)]))
         assert consumer.acked == acked + len(met)
         self.move(met, Hand.ACKED)
         self.told()
