@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Annotated, TypeVar
 
 import attrs
@@ -84,18 +83,96 @@ Refuse = Callable[[GatewayError], Response]
 
 
 @attrs.define(eq=False)
-class _Waiting:
-    """One pull until it is answered."""
+class _Pull:
+    """One pull: until it is answered, and then until nothing is leased to it any more.
 
-    connection: HttpConnection
+    There are as many as messages that were pulled singly and are not settled, so it is kept small: what is called
+    later is a method of it, and it lets go of the connection once that has its answer.
+    """
+
+    polls: LongPoll
+    connection: HttpConnection | None
     lease: str
-    subscription: str
     principal: Principal
     encode: Encode
     refuse: Refuse
-    on_forgotten: Callable[[str], None] | None = None
+    on_forgotten: Callable[[str], None] | None
     consumer: Consumer | None = None
+    delivery: Delivery | None = None  # that its answer holds, until that is sent
     answered: bool = False
+
+    def answer(self, delivery: Delivery) -> None:
+        """There is something: the deliver stage hands it over."""
+        connection, polls = self.connection, self.polls
+        assert self.consumer is not None
+        assert connection is not None
+        polls.stop_waiting(self)
+        self.answered = True
+        self.delivery = delivery
+        polls.consumers[self.lease] = self.consumer
+        connection.on_abandoned[self] = self.abandon
+        response = Response(200, parts=self.encode(self.lease, delivery))
+        response.sent = self.sent
+        connection.respond(response)
+
+    def sent(self) -> None:
+        """The kernel has taken its answer: the leases begin."""
+        connection, self.connection = self.connection, None
+        delivery, self.delivery = self.delivery, None
+        assert connection is not None
+        assert delivery is not None
+        connection.on_abandoned.pop(self, None)
+        self.polls.handed(delivery)
+
+    def give_up(self) -> None:
+        """Nothing came in time: an empty list. Something that is being read from the disk is still waited for."""
+        if self.consumer is None or not self.consumer.in_flight:
+            self.finish(Response(200, parts=self.encode(self.lease, Delivery("", 0))))
+
+    def released(self, _: Consumer) -> None:
+        """It holds nothing any more. Where that comes before its answer, reading that took too long for its lease."""
+        if self.answered:
+            self.forget()
+        else:
+            self.give_up()
+
+    def deleted(self) -> None:
+        """Its subscription is gone."""
+        if self.answered or self.consumer is None:
+            self.forget()
+        else:
+            name = self.consumer.subscription.name
+            error = GatewayError("subscription_deleted", f"subscription {name!r} was deleted while the pull waited")
+            self.finish(self.refuse(error))
+
+    def renew(self, renew: Callable[[Principal], Principal]) -> None:
+        """Its principal as it is now; GatewayError where that may not go on waiting."""
+        assert self.consumer is not None
+        self.principal, name = renew(self.principal), self.consumer.subscription.name
+        if not self.principal.may_subscribe(name):
+            raise self.principal.denied(f"consume the subscription {name!r} any more")
+
+    def finish(self, response: Response) -> None:
+        """Answer without a delivery."""
+        connection = self.connection
+        assert connection is not None
+        self.answered = True
+        connection.on_abandoned.pop(self, None)
+        self.abandon()
+        connection.respond(response)
+
+    def abandon(self) -> None:
+        """The client left before it had its answer: what it was given goes back at once."""
+        self.polls.stop_waiting(self)
+        self.forget()
+
+    def forget(self) -> None:
+        """Nothing is leased to it any more, or it never took anything."""
+        if self.polls.consumers.pop(self.lease, None) is not None and self.on_forgotten is not None:
+            self.on_forgotten(self.lease)
+        consumer, self.consumer = self.consumer, None  # they know each other: no cycle stays
+        if consumer is not None:
+            self.polls.detach(consumer)
 
 
 class LongPoll:
@@ -115,9 +192,10 @@ class LongPoll:
         self._ring = settle_ring
         self._settings = settings
         self._clock = clock
-        self._wheel: Wheel[_Waiting] = Wheel(TICK_MS, clock())
+        self._wheel: Wheel[_Pull] = Wheel(TICK_MS, clock())
         self._some_wait = trio.Event()
-        self._leases: dict[str, Consumer] = {}
+        self.consumers: dict[str, Consumer] = {}
+        """Of answered pulls that still hold messages, by the names of their leases."""
         self._names = _draw_names()
         self.draining = False
         self.pulls = 0
@@ -129,7 +207,7 @@ class LongPoll:
     @property
     def leases(self) -> int:
         """Answered pulls that still hold messages."""
-        return len(self._leases)
+        return len(self.consumers)
 
     async def run(self) -> None:
         """The clock of waiting pulls; it stands while none waits."""
@@ -138,8 +216,8 @@ class LongPoll:
                 self._some_wait = trio.Event()
                 await self._some_wait.wait()
             await trio.sleep(TICK_MS / 1000)
-            for waiting in self._wheel.advance(self._clock()):
-                self._give_up(waiting)
+            for pull in self._wheel.advance(self._clock()):
+                pull.give_up()
 
     # ------------------------------------------------------------------------------------------------- pull
 
@@ -180,113 +258,61 @@ class LongPoll:
             raise GatewayError("draining", "the gateway is going down; pull again elsewhere, or a little later")
         if len(self._wheel) >= self._settings.waiting_max:
             raise GatewayError("pull_limit", f"{self.waiting} pulls wait already (pull.waiting_max); pull later")
-        waiting = _Waiting(connection, next(self._names), name, principal, encode, refuse, on_forgotten)
+        pull = _Pull(self, connection, next(self._names), principal, encode, refuse, on_forgotten)
         self.pulls += 1
-        waiting.consumer = self._engine.attach(
+        consumer = pull.consumer = self._engine.attach(
             name,
             window=window,
             size_max=size_max,
-            send=partial(self._answer, waiting),
+            send=pull.answer,
             label=f"pull {connection.remote}",
-            on_deleted=partial(self._deleted, waiting, name),
+            on_deleted=pull.deleted,
             once=True,
             waits=False,
         )
-        waiting.consumer.on_released = lambda _consumer: self._released(waiting)
-        self._deliver(waiting.consumer)
-        if not waiting.answered:
-            self._go_on_waiting(waiting, wait_ms)
+        consumer.on_released = pull.released
+        self._deliver(consumer)
+        if not pull.answered:
+            self._go_on_waiting(pull, connection, wait_ms)
 
-    def _go_on_waiting(self, waiting: _Waiting, wait_ms: int) -> None:
-        connection, expires_ms = waiting.connection, waiting.principal.expires_ms
+    def _go_on_waiting(self, pull: _Pull, connection: HttpConnection, wait_ms: int) -> None:
+        expires_ms = pull.principal.expires_ms
         connection.rest()
         self._some_wait.set()
-        connection.on_abandoned[waiting] = lambda: self._abandon(waiting)
+        connection.on_abandoned[pull] = pull.abandon
         deadline_ms = self._clock() + max(TICK_MS, wait_ms)  # at least one turn of the deliver stage
         if expires_ms is not None:
             deadline_ms = min(deadline_ms, expires_ms)
-        self._wheel.add(waiting, deadline_ms)
+        self._wheel.add(pull, deadline_ms)
 
     def consumer(self, lease: str) -> Consumer | None:
         """Whoever holds what an answered pull was given; None where it holds nothing any more."""
-        return self._leases.get(lease)
+        return self.consumers.get(lease)
 
-    def _answer(self, waiting: _Waiting, delivery: Delivery) -> None:
-        """There is something: the deliver stage hands it over."""
-        assert waiting.consumer is not None
-        self._wheel.discard(waiting)
-        waiting.answered = True
-        self._leases[waiting.lease] = waiting.consumer
-        connection, is_sent = waiting.connection, False
-        response = Response(200, parts=waiting.encode(waiting.lease, delivery))
+    def handed(self, delivery: Delivery) -> None:
+        """The kernel has taken the answer that holds `delivery`."""
+        self._engine.handed(delivery, self._clock())
 
-        def sent() -> None:
-            nonlocal is_sent
-            is_sent = True
-            connection.on_abandoned.pop(waiting, None)
-            self._engine.handed(delivery, self._clock())
+    def stop_waiting(self, pull: _Pull) -> None:
+        self._wheel.discard(pull)
 
-        response.sent = sent
-        connection.respond(response)
-        if not is_sent:
-            connection.on_abandoned[waiting] = lambda: self._abandon(waiting)
-
-    def _give_up(self, waiting: _Waiting) -> None:
-        """Nothing came in time: an empty list. Something that is being read from the disk is still waited for."""
-        if waiting.consumer is not None and waiting.consumer.in_flight:
-            return
-        self._finish(waiting, Response(200, parts=waiting.encode(waiting.lease, Delivery("", 0))))
-
-    def _released(self, waiting: _Waiting) -> None:
-        """It holds nothing any more. Where that comes before its answer, reading that took too long for its lease."""
-        if waiting.answered:
-            self._forget(waiting)
-        else:
-            self._give_up(waiting)
-
-    def _deleted(self, waiting: _Waiting, name: str) -> None:
-        if waiting.answered:
-            self._forget(waiting)
-        else:
-            error = GatewayError("subscription_deleted", f"subscription {name!r} was deleted while the pull waited")
-            self._finish(waiting, waiting.refuse(error))
-
-    def _finish(self, waiting: _Waiting, response: Response) -> None:
-        """Answer without a delivery."""
-        waiting.answered = True
-        self._wheel.discard(waiting)
-        waiting.connection.on_abandoned.pop(waiting, None)
-        self._forget(waiting)
-        waiting.connection.respond(response)
-
-    def _abandon(self, waiting: _Waiting) -> None:
-        """The client left before it had its answer: what it was given goes back at once."""
-        self._wheel.discard(waiting)
-        self._forget(waiting)
-
-    def _forget(self, waiting: _Waiting) -> None:
-        """Nothing is leased to it any more, or it never took anything."""
-        if self._leases.pop(waiting.lease, None) is not None and waiting.on_forgotten is not None:
-            waiting.on_forgotten(waiting.lease)
-        consumer, waiting.consumer = waiting.consumer, None  # they know each other: no cycle stays
-        if consumer is not None:
-            self._engine.detach(consumer, self._clock())
+    def detach(self, consumer: Consumer) -> None:
+        """It takes no more, and what it holds goes back."""
+        self._engine.detach(consumer, self._clock())
 
     def reauthorize(self, renew: Callable[[Principal], Principal]) -> None:
         """What is permitted may have changed: who may not go on waiting is told so. `renew` as `Access.renew`."""
-        for waiting in self._wheel:
+        for pull in self._wheel:
             try:
-                waiting.principal = renew(waiting.principal)
-                if not waiting.principal.may_subscribe(waiting.subscription):
-                    raise waiting.principal.denied(f"consume the subscription {waiting.subscription!r} any more")
+                pull.renew(renew)
             except GatewayError as error:
-                self._finish(waiting, waiting.refuse(error))
+                pull.finish(pull.refuse(error))
 
     def drain(self) -> None:
         """The gateway ends: every waiting pull is answered."""
         self.draining = True
-        for waiting in self._wheel.clear():
-            self._give_up(waiting)
+        for pull in self._wheel.clear():
+            pull.give_up()
 
     # ----------------------------------------------------------------------------------------------- settle
 
@@ -294,7 +320,7 @@ class LongPoll:
         """POST /v1/subscriptions/{name}/settle"""
         body = _decode(_decode_settle, request.body, SettleBody)
         self._engine.subscription_exists(name)
-        consumer = self._leases.get(body.lease)
+        consumer = self.consumers.get(body.lease)
         if consumer is not None and consumer.subscription.name != name:
             consumer = None  # a lease of another subscription is not leased here
         settlement = Settlement(consumer, body.settles(), lambda done: _answer_settled(connection, done))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -453,3 +455,17 @@ async def test_a_lease_ends_with_its_subscription(node: Node, http: RawHttp) -> 
     assert node.longpoll.leases == 0
     await subscription(node)
     assert await settle(http, lease, ack=[[1, 1]]) == {"unknown": 1}
+
+
+async def test_what_is_leased_to_a_pull_keeps_nothing_of_its_connection(node: Node) -> None:
+    await subscription(node)
+    await publish(node, "held")
+    async with open_http(node.address) as http:
+        assert len((await pull(http)).json["messages"]) == 1
+        (connection,) = map(weakref.ref, node._http)
+    with trio.fail_after(5):
+        while node._http:
+            await trio.sleep(0.01)
+    gc.collect()
+    assert connection() is None
+    assert node.longpoll.leases == 1
