@@ -10,22 +10,16 @@ from __future__ import annotations
 import select
 from contextlib import AbstractContextManager, nullcontext
 from time import perf_counter
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from gateway.engine.base import Commits
+from gateway.store.timer import Readable
 
 _EVENTS_MAX: Final = 256
 _TURN_S: Final = 0.002
 """Sockets looked at, and time passed, before other tasks run."""
-
-
-class Readable(Protocol):
-    """Who waits for a socket."""
-
-    def look(self) -> None:
-        """There may be something to read now. Raises nothing, never waits."""
 
 
 class Poller:
@@ -64,13 +58,16 @@ class Poller:
         if commits is None:
             await self._take_turns(nullcontext())
             return
-        self.add(commits.descriptor, commits)
+        readables = commits.readables
+        for descriptor, readable in readables.items():
+            self.add(descriptor, readable)
         commits.attend(attended=True)
         try:
             await self._take_turns(commits)
         finally:
             commits.attend(attended=False)
-            self.remove(commits.descriptor)
+            for descriptor in readables:
+                self.remove(descriptor)
 
     async def _take_turns(self, commits: AbstractContextManager[None]) -> None:
         gathering, joining = self._gathering, self._joining

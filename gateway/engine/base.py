@@ -6,7 +6,7 @@ milliseconds since the epoch, from the node's clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import attrs
 from gateway.broker.lease import Consumer
 from gateway.engine.gate import Gate
 from gateway.model import Batch, Delivery, SeekTo, Settlement, Sought, SubscriptionSettings, SubscriptionView, Why
+from gateway.store.timer import Readable
 
 Send = Callable[[Delivery], None]
 """How a consumer is handed a delivery: at once, without waiting."""
@@ -96,11 +97,8 @@ class Commits(AbstractContextManager[None], Protocol):
     """
 
     @property
-    def descriptor(self) -> int:
-        """To be looked at, while somebody attends: can be read when a commit may have ended."""
-
-    def look(self) -> None:
-        """Tell of what has ended. Raises nothing, never waits."""
+    def readables(self) -> Mapping[int, Readable]:
+        """By descriptor, who is to look where it can be read, while somebody attends."""
 
     def attend(self, *, attended: bool) -> None:
         """Somebody does so from now on, or does so no longer."""

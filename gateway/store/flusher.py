@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from time import thread_time
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 import structlog
@@ -33,13 +33,13 @@ from gateway.errors import StoreError
 from gateway.kit.pace import Pace
 from gateway.model import Durability
 from gateway.store.disk import Disk
+from gateway.store.timer import Readable, Timer
 from gateway.store.writer import NoRoomError, Work
 
 _log = structlog.get_logger("gateway.store")
 _ROOM_S: Final = 2.0  # until a turn that found no room is tried again
-_PASSES_MAX: Final = 64
-_QUIET_PASSES: Final = 2
-_GATHER_S: Final = 0.003  # passes are long where much else is done, and who has come first waits for all of them
+_GATHER_S: Final = 0.003  # who has come first waits for all of them
+_QUIET_S: Final = 0.0001  # in which nobody comes
 _FEW: Final = 8  # who gather by themselves where they are more
 _MUCH: Final = 64 * 1024  # bytes that are worth a commit of their own
 _ALONE: Final = 2  # publishers so few that none of them is worth a wait
@@ -53,6 +53,17 @@ class Commit:
     routed: dict[int, None]
     put_off: list[object] = attrs.field(factory=list)
     """What is not true, and may become so later: there is no room for it. Not reported again."""
+
+
+class Gathering(NamedTuple):
+    """What is known of those that a turn still waits for; times are the run loop's."""
+
+    until_s: float
+    """When it begins whoever may still come."""
+    look_s: float
+    """When it begins if nobody has come meanwhile."""
+    waiting: int
+    """How many had come at the last look."""
 
 
 @attrs.define(slots=True)
@@ -96,6 +107,8 @@ class Flusher(ABC):
         self._awaited = False  # somebody waits for the end of a turn
         self._attended = False
         self._looking = trio.CancelScope()  # of who looks while nobody attends
+        self._timer = Timer()  # for who attends
+        self._gathering: Gathering | None = None
         self._in_pass = False
         self._is_lazy = False  # something goes there with the next turn, and at the latest by its time
         self._patience = trio.Event()  # it has been so since the last look
@@ -177,12 +190,12 @@ class Flusher(ABC):
     # ------------------------------------------------------------------------------------------- somebody's passes
 
     @property
-    def descriptor(self) -> int:
-        """Can be read when the disk has something to say; then `look`."""
-        return self._disk.descriptor
+    def readables(self) -> dict[int, Readable]:
+        """By descriptor, who is to look where it can be read: the disk has something to say, or a rest is over."""
+        return {self._disk.descriptor: self, self._timer.descriptor: self._timer}
 
     def attend(self, *, attended: bool) -> None:
-        """Whether somebody else looks at `descriptor` from now on, and enters this in each of his passes."""
+        """Whether somebody else looks at `readables` from now on, and enters this in each of his passes."""
         self._attended = attended
         self._wake.set()
         self._looking.cancel()  # or who looks until now would wait for what another has seen
@@ -191,18 +204,23 @@ class Flusher(ABC):
         self._in_pass = True
 
     def __exit__(self, *_: object) -> None:
-        if self._is_called and self._under_way is None:
-            if self._at_rest and self._may_begin():
-                self._begin()
-            else:
+        if self._is_called and self._under_way is None and self._at_rest:
+            if self.failed is not None:
+                self.bring_in()  # which refuses what came behind the failure
+            elif self._kept is not None:
                 self._wake.set()
-                if self.failed:
-                    self.bring_in()  # which refuses what came behind the failure
+            else:
+                self._begin_in_time()
         self._in_pass = False
 
-    def _may_begin(self) -> bool:
-        """Whether there is nothing to wait for before the next turn."""
-        return self._kept is None and self.failed is None and self._rest_s() <= 0 and self._has_gathered()
+    def _begin_in_time(self) -> None:
+        """Begin the next turn, or set the timer for it: at the end of the pass that finds it over."""
+        due_s = self._due_s()
+        if due_s <= 0:
+            self._timer.stop()
+            self._begin()
+        elif not self._timer.is_set:
+            self._timer.start(due_s)
 
     def look(self) -> None:
         """The disk may have something to say. Ends the turn, where it is over, and tells of it."""
@@ -239,11 +257,15 @@ class Flusher(ABC):
                 await self._look_at_disk()
             elif self._under_way is not None or not self._is_called:
                 await self._woken()
+            elif self._kept is not None:
+                await trio.sleep(_ROOM_S)
+                self._begin()
+            elif self._attended:
+                self._begin_in_time()
+                await self._woken()
+            elif (due_s := self._due_s()) > 0:
+                await trio.sleep(due_s)
             else:
-                if self._kept is not None:
-                    await trio.sleep(_ROOM_S)
-                await self._rest()
-                await self._gather()
                 self._begin()
 
     async def _woken(self) -> None:
@@ -275,39 +297,40 @@ class Flusher(ABC):
             if self._is_lazy:
                 self._call()
 
+    def _due_s(self) -> float:
+        """How long to wait before the next turn, or before this is asked again; not at all: 0 or less."""
+        rest_s = self._rest_s()
+        return rest_s if rest_s > 0 else self._gather_s()
+
     def _rest_s(self) -> float:
         """Where commits of few cost too much of the run loop, a little time passes between two of them."""
         if self._about > _FEW or self._work.size >= _MUCH:
             return 0.0
         return self._turned_at + self._pace.rest_s - trio.current_time()
 
-    async def _rest(self) -> None:
-        rest_s = self._rest_s()
-        if rest_s > 0:
-            await trio.sleep(rest_s)
+    def _gather_s(self) -> float:
+        """Let batches that are already on their way come in, while there come more in each little while.
 
-    def _has_gathered(self) -> bool:
-        """Whether as many wait as were about, or so few were that none of them is worth a wait."""
-        return self._about <= _ALONE or len(self._work.entries) + self.coming() >= self._about
-
-    async def _gather(self) -> None:
-        """Let batches that are already on their way come in: while passes of the run loop bring more.
-
-        Costs a pass, 10 us, where nothing comes; under load it makes a sync serve tens of single publishes, not two,
-        and what a commit costs, about a millisecond of passes and wake-ups, is what single publishes cost most. It ends
-        once as many have come as were about. What nobody waits for does not count: acks of a drain come in every pass,
-        and publishes would wait for all 64 of them.
+        Under load this makes a sync serve tens of single publishes, not two, and what a commit costs, about half a
+        millisecond of passes and answers, is what single publishes cost most. It ends once as many have come as were
+        about; or so few were that none is worth a wait. What nobody waits for does not count: acks of a drain come all
+        the time, and publishes would wait for them.
         """
-        quiet = 0
-        until_s = trio.current_time() + _GATHER_S
-        for _ in range(_PASSES_MAX):
-            if self._has_gathered():
-                return
-            before = self._work.waiting + self.coming()
-            await trio.lowlevel.checkpoint()
-            quiet = 0 if self._work.waiting + self.coming() > before else quiet + 1
-            if quiet == _QUIET_PASSES or trio.current_time() >= until_s:
-                return
+        waiting = self._work.waiting + self.coming()
+        if self._about <= _ALONE or waiting >= self._about:
+            self._gathering = None
+            return 0.0
+        now = trio.current_time()
+        if self._gathering is None:
+            self._gathering = Gathering(now + _GATHER_S, now + _QUIET_S, waiting)
+            return _QUIET_S
+        if now < self._gathering.look_s:
+            return self._gathering.look_s - now
+        if waiting == self._gathering.waiting or now >= self._gathering.until_s:
+            self._gathering = None
+            return 0.0
+        self._gathering = Gathering(self._gathering.until_s, now + _QUIET_S, waiting)
+        return _QUIET_S
 
     async def turn(self) -> None:
         """One turn, or the one before once more where that found no room. Raises StoreError where it fails.

@@ -111,6 +111,7 @@ class Log(Flusher):
     def close(self) -> None:
         """Release files, thread and lock. Blocks; the flusher must have ended."""
         self._disk.close()
+        self._timer.close()
         self.shelf.close()
         if self.segments and self.failed is None:
             self.writer.put_to_rest(self.active)

@@ -10,6 +10,7 @@ import trio.testing
 
 from gateway.edge.poller import Poller
 from gateway.edge.stream import Unsent
+from gateway.store.timer import Readable
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -136,8 +137,8 @@ class Commits:
         self.asked: list[str] = []
 
     @property
-    def descriptor(self) -> int:
-        return self.sock.fileno()
+    def readables(self) -> dict[int, Readable]:
+        return {self.sock.fileno(): self}
 
     def look(self) -> None:
         self.asked.append(self.sock.recv(100).decode())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -644,15 +645,24 @@ class Passes:
     def __init__(self, log: Log) -> None:
         self.log = log
         self.told: list[object] = []
+        self.passes = 0
+        self._epoll = select.epoll()
+        for descriptor in log.readables:
+            self._epoll.register(descriptor, select.EPOLLIN)
         log.on_commit = lambda commit: self.told.extend(commit.entries)
         log.attend(attended=True)
 
     async def until_told(self, count: int) -> None:
         with trio.fail_after(5):
             while len(self.told) < count:
-                await trio.lowlevel.wait_readable(self.log.descriptor)
-                with self.log:
-                    self.log.look()
+                await self.one()
+
+    async def one(self) -> None:
+        await trio.lowlevel.wait_readable(self._epoll.fileno())
+        self.passes += 1
+        with self.log:
+            for descriptor, _ in self._epoll.poll(0):
+                self.log.readables[descriptor].look()
 
 
 async def test_a_turn_begins_at_the_end_of_a_pass_and_ends_in_one(open_log: Open, nursery: trio.Nursery) -> None:
@@ -701,6 +711,30 @@ async def test_a_pass_does_not_begin_before_a_rest_is_over(
     assert opened.log.pending_bytes
     await passes.until_told(1)
     assert trio.current_time() - began > 0.04
+    assert passes.passes == 2, "of the timer and of the disk"
+
+
+async def test_publishes_are_gathered_for_as_long_as_there_come_more(open_log: Open, nursery: trio.Nursery) -> None:
+    opened = open_log()
+    await opened.log.turn()
+    passes = Passes(opened.log)
+    nursery.start_soon(opened.log.run)
+    await wait_all_tasks_blocked()
+    opened.log._about = 3
+    for number in range(3):
+        with opened.log:
+            assert opened.log.statistics.commits == 1
+            opened.publish(b"one")
+            opened.log.submit(number)
+    assert opened.log.pending_bytes == 0, "as many have come as were about"
+    await passes.until_told(3)
+    opened.log._about = 3
+    with opened.log:
+        opened.publish(b"one")
+        opened.log.submit(3)
+    assert opened.log.pending_bytes
+    await passes.until_told(4)  # nobody else comes
+    assert opened.log.statistics.commits == 3
 
 
 async def test_who_attends_may_leave_while_a_turn_is_under_way(open_log: Open, nursery: trio.Nursery) -> None:
@@ -769,7 +803,7 @@ async def test_a_failure_that_a_pass_finds_ends_the_flusher(open_log: Open, nurs
     with opened.log:
         opened.publish(b"one")
         opened.log.submit("one")
-    await trio.lowlevel.wait_readable(opened.log.descriptor)
+    await trio.lowlevel.wait_readable(opened.log._disk.descriptor)
     refused: list[bool] = []
     with opened.log:
         opened.log.look()
