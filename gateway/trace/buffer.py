@@ -95,7 +95,7 @@ class Buffer:
         """One event about one message; whether it is the first that waits.
 
         There is one for each delivery and each ack of a message that comes alone. Those of one step that are told one
-        behind the other, to many subscriptions as a rule, become one record: a third of the calls and of the bytes.
+        behind the other, to many subscriptions as a rule, become one record: half the time and half the bytes.
         """
         if self.pending >= self.bytes_max:
             self.lose(1, now_ms)
