@@ -169,7 +169,7 @@ class Node:
     async def _run(self) -> None:
         config = self.config
         joining = Joining(self.admit, config.limits, self.engine.epoch)
-        data = self._listen("data", config.listen.data, self.engine.commits, joining)
+        data = self._listen("data", config.listen.data, self.engine.commits, None if self._judges_batches else joining)
         control = self._listen("control", config.listen.control)
         self._address, self._control_address = data.address, control.address
         services = Services(
@@ -248,6 +248,11 @@ class Node:
             await self._drain(data)
             edges.cancel_scope.cancel()
             flow.cancel_scope.cancel()
+
+    @property
+    def _judges_batches(self) -> bool:
+        """Whether an operator's stage may fail a batch for the sake of one message: then nobody else's may be in it."""
+        return any(":" in stage for pipeline in self.config.pipeline for stage in pipeline.stages)
 
     async def _serve_http(self, connection: HttpConnection) -> None:
         self._http[connection] = None

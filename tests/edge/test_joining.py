@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from gateway.config import Limits
+from gateway.config import Limits, Pipeline
 from gateway.config import Ring as RingSettings
 from gateway.edge.http import HttpConnection
 from gateway.edge.joining import Joining
@@ -18,12 +19,14 @@ from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
 from gateway.flow.append import FEW, FEW_BYTES
 from gateway.flow.ring import Ring
+from gateway.flow.stage import MessageView
 from gateway.model import Batch, Durability, Message
 from gateway.node import Node
 from gateway.principal import ANONYMOUS, Principal, Scope
 from gateway.wire.http import Response
+from tests.conftest import running
 from tests.edge.bystander import subscription
-from tests.edge.raw import open_http
+from tests.edge.raw import RawHttp, open_http
 
 FSYNCED, WRITTEN = Durability.FSYNCED, Durability.WRITTEN
 
@@ -235,3 +238,28 @@ async def test_clients_that_publish_at_once_each_learn_the_place_of_their_own_me
     assert {message["position"]: message["data"] for message in pulled[1:]} == answers
     assert after.messages - before.messages == 8
     assert after.items - before.items < 8
+
+
+async def fail_on_bad(messages: Sequence[MessageView]) -> list[None]:
+    """An operator's stage that one message can break."""
+    if any(message.json == b'"bad"' for message in messages):
+        raise ValueError("bad")
+    return [None] * len(messages)
+
+
+async def test_a_message_that_breaks_an_operators_stage_fails_nobody_elses(tmp_path: Path) -> None:
+    pipeline = (Pipeline(name="mine", stages=(f"{__name__}:fail_on_bad",)),)
+    path, json = "/v1/topics/trade.paid/messages", {"Content-Type": "application/json"}
+    statuses: list[int] = []
+    async with running(tmp_path, pipeline=pipeline) as node, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(open_http(node.address)) for _ in range(8)]
+        assert (await clients[0].post(path, b"0", json)).status == 201
+
+        async def publish(client: RawHttp, body: bytes) -> None:
+            statuses.append((await client.post(path, body, json)).status)
+
+        for _ in range(20):
+            async with trio.open_nursery() as nursery:
+                for number, client in enumerate(clients):
+                    nursery.start_soon(publish, client, b'"bad"' if number == 3 else b'"good"')
+    assert sorted(statuses) == [201] * 140 + [500] * 20
