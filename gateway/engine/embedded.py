@@ -47,16 +47,7 @@ from gateway.engine.steering import Steering
 from gateway.engine.sweeping import Sweeping
 from gateway.errors import GatewayError, StoreError
 from gateway.kit.ranges import RangeSet, count, normalise
-from gateway.model import (
-    Batch,
-    Delivery,
-    SeekTo,
-    Settlement,
-    Sought,
-    SubscriptionSettings,
-    SubscriptionView,
-    Why,
-)
+from gateway.model import Batch, Delivery, SeekTo, Settlement, Sought, SubscriptionSettings, SubscriptionView, Verb, Why
 from gateway.steps import UNTRACED, Steps
 from gateway.store import record as records
 from gateway.store.files import Files
@@ -473,6 +464,8 @@ class EmbeddedEngine:
     # ---------------------------------------------------------------------------------------------- settling
 
     def settle(self, settlement: Settlement, now: int) -> bool:
+        if self._ack_one(settlement, now):
+            return True
         self._begin(now)
         unfinished = self._unfinished
         waits = bool(unfinished) and any(each.consumer is settlement.consumer for each in unfinished)
@@ -481,9 +474,32 @@ class EmbeddedEngine:
             return False
         return True
 
+    def _ack_one(self, settlement: Settlement, now: int) -> bool:
+        """The short way of an ack of one message that was leased by itself, as those of a pull mostly are.
+
+        False, and nothing done, where it is not that: what carries out the rest takes 1.5 times as long.
+        """
+        consumer, settles = settlement.consumer, settlement.settles
+        if len(settles) != 1 or settlement.leaves or not isinstance(consumer, Consumer):
+            return False
+        (settle,) = settles
+        if settle.verb is not Verb.ACK or len(settle.ranges) != 1:
+            return False
+        ((low, high),) = settle.ranges
+        if low != high or not self._ack(consumer, low, high, now, lazy=settlement.done is None):
+            return False
+        settlement.counts[Verb.ACK] = 1
+        tell_released(consumer)
+        if settlement.done is not None:
+            self._log.submit(settlement)
+        return True
+
     def ack(self, consumer: Consumer, low: int, high: int, now: int) -> int:
+        return 0 if consumer.on_released is not None else self._ack(consumer, low, high, now, lazy=True)
+
+    def _ack(self, consumer: Consumer, low: int, high: int, now: int, *, lazy: bool) -> int:
         subscription = consumer.subscription
-        if self._unfinished or consumer.on_released is not None or consumer not in subscription.consumers:
+        if self._unfinished or consumer not in subscription.consumers:
             return 0
         self._begin(now)
         accepted = consumer.filed is not None
@@ -491,7 +507,7 @@ class EmbeddedEngine:
         if piece is None:
             return 0
         met = len(piece.positions)
-        self._log.settle(subscription.number, Cause.ACKED, met, ((piece.span_low, high),), lazy=True)
+        self._log.settle(subscription.number, Cause.ACKED, met, ((piece.span_low, high),), lazy=lazy)
         if not accepted or subscription.settings.ordered:  # or all that is due has been given its turn before
             self._turns.mark(subscription)
         return met

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from gateway.broker.lease import Consumer
 from gateway.errors import GatewayError, StoreError, StoreLockedError
 from gateway.model import Durability, Message, SeekTo, Settle, Settlement, Start, Verb, WhyReason
 from gateway.store import checkpoint as checkpoints
@@ -118,6 +120,47 @@ async def test_the_short_way_of_an_ack_ends_where_the_long_one_does(tmp_path: Pa
             return live, gateway.statistics()
 
     assert await go(tmp_path / "short", short=True) == await go(tmp_path / "long", short=False)
+
+
+@pytest.mark.parametrize("once", [True, False], ids=["pull", "connection"])
+async def test_the_short_way_of_an_answered_ack_ends_where_the_long_one_does(tmp_path: Path, once: bool) -> None:
+    async def go(directory: Path, ranges: list[tuple[int, int]]) -> object:
+        async with driven(directory, crash=True) as gateway:
+            await gateway.subscribe()
+            client = gateway.attach(window=2, once=once)
+            released: list[Consumer] = []
+            client.consumer.on_released = released.append
+            await gateway.publish_many(1)
+            await gateway.deliver()
+            answers: list[Settlement] = []
+            for _ in range(2):  # what was settled before is not known any more
+                settlement = Settlement(client.consumer, [Settle(Verb.ACK, ranges)], answers.append)
+                assert gateway.engine.settle(settlement, gateway.now)
+            assert answers == []
+            await gateway.publish_many(1)  # behind whose commit they are told
+            assert released[0] is client.consumer
+            answered = [(answer.counts[Verb.ACK], answer.unknown) for answer in answers]
+            live = gateway.statistics()
+        async with driven(directory) as gateway:
+            return answered, len(released), live, gateway.statistics(), await gateway.consume()
+
+    short, long = await go(tmp_path / "short", [(1, 1)]), await go(tmp_path / "long", [(1, 1), (1, 1)])
+    assert short == long
+
+
+@pytest.mark.parametrize("says", [{"leaves": True}, {"ranges": [(1, 2)]}, {"verb": Verb.TERM}], ids=str)
+async def test_an_answered_settle_that_says_more_than_an_ack_of_one_message_has_no_short_way(
+    tmp_path: Path, says: dict[str, Any]
+) -> None:
+    async with driven(tmp_path) as gateway:
+        await gateway.subscribe()
+        client = gateway.attach()
+        await gateway.publish_many(1)
+        await gateway.deliver()
+        settle = Settle(says.get("verb", Verb.ACK), says.get("ranges", [(1, 1)]))
+        settlement = Settlement(client.consumer, [settle], leaves=says.get("leaves", False))
+        assert not gateway.engine._ack_one(settlement, gateway.now)
+        assert gateway.statistics().in_flight == 1
 
 
 async def test_an_ack_has_no_short_way_where_others_come_first_or_somebody_is_to_be_told(tmp_path: Path) -> None:
