@@ -52,7 +52,7 @@ class DataPlane:
         self._longpoll = longpoll
         self._tmc = tmc
         self.calls = (
-            DataCall("publish", re.compile(rb"/v1/topics/([^/]*)/messages"), self._publish),
+            DataCall("publish", re.compile(rb"/v1/topics/([^/]*)/messages"), publisher.publish_one),
             DataCall("publishMany", re.compile(rb"/v1/messages()"), self._publish_many),
             DataCall("pull", re.compile(rb"/v1/subscriptions/([^/]*)/pull"), self._pull),
             DataCall("settle", re.compile(rb"/v1/subscriptions/([^/]*)/settle"), self._settle),
@@ -118,9 +118,6 @@ class DataPlane:
             if error.kind.status in (401, 403):
                 self._guard.refuse(request, error, connection.remote)
             raise
-
-    def _publish(self, request: Request, connection: HttpConnection, topic: bytes) -> Wait | None:
-        return self._publisher.publish_one(request, connection, topic)
 
     def _publish_many(self, request: Request, connection: HttpConnection, _: bytes) -> Wait | None:
         return self._publisher.publish_many(request, connection)
