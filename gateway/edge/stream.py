@@ -65,9 +65,7 @@ class Gathering:
         """What `stream` has been offered so far goes, for something else has to come behind it now."""
         items = self._offered.pop(stream, None)
         if items:
-            is_entered, self.is_entered = self.is_entered, False
             stream.offer_all(items)
-            self.is_entered = is_entered
 
     def add(self, stream: OutboxStream, data: bytes, sent: Sent | None) -> None:
         self._offered.setdefault(stream, []).append((data, sent))
@@ -270,6 +268,10 @@ class OutboxStream(trio.abc.Stream):
                 self._together.gathering.add(self, data, sent)
                 return
             self._send_gathered()  # whether it fits is to be known at once: one large frame waits, and no more
+        self._put(data, sent)
+
+    def _put(self, data: bytes, sent: Sent | None) -> None:
+        """The same, of a connection that stands, and not with others."""
         if self._outbox:
             self._outbox.append((memoryview(data), sent))
             self._count(len(data))
@@ -288,12 +290,14 @@ class OutboxStream(trio.abc.Stream):
         self._leave(memoryview(data)[taken:], sent)
 
     def offer_all(self, items: Sequence[tuple[bytes, Sent | None]]) -> None:
-        """Several at once. Each `sent` is called once all of them have gone."""
+        """Several at once, and now. Each `sent` is called once all of them have gone."""
+        if self._closed or self._broken:
+            return
         if len(items) == 1:
-            self.offer(*items[0])
+            self._put(*items[0])
             return
         calls = [sent for _, sent in items if sent is not None]
-        self.offer(b"".join([data for data, _ in items]), partial(_call_all, calls) if calls else None)
+        self._put(b"".join([data for data, _ in items]), partial(_call_all, calls) if calls else None)
 
     def offer_parts(self, parts: Sequence[bytes | memoryview], sent: Sent | None = None) -> None:
         """The same for what lies in several places, such as slices of a mapped file: the kernel gathers it, uncopied.

@@ -171,10 +171,10 @@ class Appender:
             steps.filtered(batch, name, "gate", indexes)
 
     def _note(self, segment: Segment, route: Route, first: int, count: int) -> None:
-        end = first + count
+        end, route_to, known = first + count, segment.growing.route_to, self.catalogue.by_number
         for number in route.numbers:
-            segment.growing.route_to(number, first, end - 1)
-            subscription = self.catalogue.by_number[number]
+            route_to(number, first, end - 1)
+            subscription = known[number]
             subscription.routed += count
             subscription.routed_end = end
         self.log.routed(route.numbers)
