@@ -154,6 +154,7 @@ class Batch:
         "principal",
         "results",
         "routes",
+        "shallow",
         "size",
         "steps",
         "time_ms",
@@ -179,6 +180,7 @@ class Batch:
         self.steps: list[tuple[object, ...]] | None = None  # the trace's own: what stages did before there was a place
         self.trusted = False  # made by the gateway itself: limits and permissions are not asked
         self.on_finished: Callable[[int], None] | None = None  # told the size once the batch is no longer under way
+        self.shallow = False  # no payload is nested too deep: that is known, and not looked for again
         self.plain = False  # set by `admit`: every message has a topic and data, all of them accepted, and no more
         self.topics: set[str] = set()  # of the messages; set by `admit`
         self.time_ms = 0

@@ -17,7 +17,7 @@ from gateway.errors import GatewayError
 from gateway.flow.admit import Admit
 from gateway.flow.ring import Wait
 from gateway.model import Batch, Durability, Message, is_traceparent
-from gateway.wire import cloudevents, payload, push_v1
+from gateway.wire import cloudevents, payload, push_v1, strict
 from gateway.wire.http import Response, error_response
 from gateway.wire.request import Request
 
@@ -52,6 +52,8 @@ class Publisher:
         done = partial(answer_one, connection, self._epoch)
         batch = Batch([message], durability, len(request.body), done, request.principal)
         batch.origin = connection.remote
+        if known is not None:
+            batch.shallow = strict.is_shallow(request.body)
         return self._admit.offer(batch)
 
     def _message(self, request: Request, topic: str) -> tuple[Message, Durability]:

@@ -20,7 +20,7 @@ from gateway.errors import GatewayError
 from gateway.flow.ring import Budget, Ring, Sink, Wait, overloaded
 from gateway.model import Batch, Message, check_topic, is_topic
 from gateway.steps import UNTRACED, Steps
-from gateway.wire.limits import PLAIN_BYTES_MAX, check_attributes, check_payload
+from gateway.wire.limits import PLAIN_BYTES_MAX, check_attributes, check_payload, is_shallow
 
 _TOPICS_MAX: Final = 100_000
 """Topics remembered as valid; beyond it the memory starts anew."""
@@ -145,7 +145,12 @@ class Admit:
                     break
             else:
                 deep = PLAIN_BYTES_MAX
-                batch.plain = batch.size <= deep or max(map(len, map(_VIEW, map(_DATA, messages)))) <= deep
+                batch.plain = (
+                    batch.shallow
+                    or batch.size <= deep
+                    or max(map(len, map(_VIEW, map(_DATA, messages)))) <= deep
+                    or all(map(is_shallow, map(_DATA, messages)))
+                )
                 if batch.plain:
                     return
         for index, message in enumerate(messages):

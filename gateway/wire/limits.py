@@ -38,6 +38,11 @@ def check_payload(message: Message, limits: Limits) -> None:
         )
 
 
+def is_shallow(data: msgspec.Raw) -> bool:
+    """Whether `check_payload` has nothing against how deep it is nested."""
+    return len(memoryview(data)) <= PLAIN_BYTES_MAX or strict.is_shallow(bytes(data))
+
+
 def check_attributes(message: Message, limits: Limits) -> None:
     """Names and values together not too large, and no name empty."""
     if not message.attributes:

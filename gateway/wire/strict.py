@@ -62,21 +62,26 @@ def check_numbers(message: Message) -> None:
 
 
 def check_depth(data: bytes | msgspec.Raw) -> None:
-    """Refuse a payload so deep that a consumer's parser would fail on the whole delivery.
+    """Refuse a payload so deep that a consumer's parser would fail on the whole delivery."""
+    if not is_shallow(bytes(data)):
+        raise too_deep("data")
+
+
+def is_shallow(raw: bytes) -> bool:
+    """Whether `check_depth` lets `raw` pass.
 
     A payload of depth d has at least d opening brackets, so counting them clears nearly all without a parse; and a text
     without any is searched at 25 times the speed of counting: 2 us for 64 KiB.
     """
-    raw = bytes(data)
     if raw.find(b"[") < 0 and raw.find(b"{") < 0:
-        return
+        return True
     if raw.count(b"[") + raw.count(b"{") <= JSON_DEPTH_MAX:
-        return
+        return True
     try:
         orjson.loads(b"[" * _PADDING + raw + b"]" * _PADDING)
     except orjson.JSONDecodeError as error:
-        if "depth" in str(error):
-            raise too_deep("data") from None
+        return "depth" not in str(error)
+    return True
 
 
 def too_deep(what: str) -> GatewayError:

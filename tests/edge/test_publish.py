@@ -245,6 +245,17 @@ async def test_the_deepest_payload_is_delivered(node: Node, http: RawHttp) -> No
     orjson.loads(answer.body)
 
 
+async def test_a_head_that_was_seen_before_lets_nothing_pass_that_is_nested_too_deep(node: Node, http: RawHttp) -> None:
+    deep = b"[" * (JSON_DEPTH_MAX + 1) + b" " * 20_000 + b"]" * (JSON_DEPTH_MAX + 1)  # too large to be joined
+    flat = b'"' + b"x" * (len(deep) - 2) + b'"'
+    headers = {"Content-Type": "application/json"}
+    assert [(await http.post(ONE, flat, headers)).status for _ in range(2)] == [201, 201]
+    answer = await http.post(ONE, deep, headers)
+    assert (answer.status, answer.code) == (400, "bad_request")
+    assert f"deeper than {JSON_DEPTH_MAX} levels" in answer.json["message"]
+    assert positions(node) == 3
+
+
 @settings(max_examples=8)
 @given(texts=st.lists(json_texts, min_size=1, max_size=30))
 def test_the_bytes_of_a_payload_go_through_the_gateway_as_they_came(texts: list[str]) -> None:

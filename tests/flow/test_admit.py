@@ -155,7 +155,9 @@ def test_what_was_wrong_before_is_not_looked_at_again() -> None:
         ([message(), message(data=msgspec.UNSET, data_base64="")], False),
         ([message(), message(content_type="")], False),
         ([message(), message(topic="..")], False),
-        ([message(data=data('"' + "x" * 1850 + '"'))], False),
+        ([message(data=data('"' + "x" * 1850 + '"'))], True),
+        ([message(data=data("[" * 900 + "]" * 900 + " " * 100))], True),
+        ([message(data=data("[" * 901 + "]" * 901))], False),
     ],
 )
 def test_only_what_has_a_topic_and_data_and_no_more_is_plain(messages: list[Message], plain: bool) -> None:
