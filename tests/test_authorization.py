@@ -7,6 +7,7 @@ Nothing is simulated: each cell is a call over a real socket to a real node.
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import orjson
@@ -135,7 +136,8 @@ async def test_every_route_of_the_control_plane_has_a_row(node: Node) -> None:
 
 async def test_every_route_of_the_data_plane_has_a_row() -> None:
     nothing: Any = None
-    assert DATA.keys() == {call.name for call in DataPlane(nothing, nothing, nothing, nothing).calls}
+    publisher: Any = SimpleNamespace(publish_one=None)
+    assert DATA.keys() == {call.name for call in DataPlane(nothing, nothing, publisher, nothing).calls}
 
 
 def test_every_operation_has_a_row() -> None:

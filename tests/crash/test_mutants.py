@@ -12,7 +12,6 @@ import pytest
 from gateway.engine.merging import Merging
 from gateway.store import recovery
 from gateway.store.log import Log
-from gateway.store.record import Kind
 from gateway.store.segment import Segment
 from gateway.testing.faulty import FaultyFiles
 from gateway.testing.power import Change, Named, lay_out
@@ -80,12 +79,7 @@ def does_not_sync_the_directory(monkeypatch: pytest.MonkeyPatch) -> type[FaultyF
 
 def loses_tombstones(monkeypatch: pytest.MonkeyPatch) -> type[FaultyFiles]:
     """What was settled is not written to the log: only a checkpoint would tell."""
-    control = Log.control
-
-    def mutant(self: Log, kind: Kind, *arguments: Any, **more: Any) -> bool:
-        return kind is Kind.SETTLE or control(self, kind, *arguments, **more)
-
-    monkeypatch.setattr(Log, "control", mutant)
+    monkeypatch.setattr(Log, "settle", lambda *arguments, **more: True)
     return FaultyFiles
 
 
